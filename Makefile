@@ -1,0 +1,74 @@
+# make demo     the whole way from a trained model to alerts on a broker, on this machine
+# make test     the tests                    make check    linter, formatter, types, layers
+# make setup    what the two above need      make clean    remove all that make made
+# make setup-edge   what a box on the line needs, no more
+#
+# Each brings what it needs: packages of the distribution, then .venv.
+
+DEMO_SECONDS ?= 30
+
+# The interpreter of .venv. In the order of how much was tested on it; each is started once,
+# because a name on the PATH can be a shim for a Python that is not there.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
+    $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
+    && { echo $$p; break; }; done)
+endif
+
+# mosquitto's place, which is not on the PATH of a Debian user.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+
+.PHONY: demo test check setup setup-edge clean system-demo system-test
+# Two apt-get or two pip at a time would only hinder each other.
+.NOTPARALLEL:
+
+demo: .venv/.stamp-demo | system-demo
+	@.venv/bin/python -m benchmarks.demo --seconds $(DEMO_SECONDS)
+
+test: .venv/.stamp-dev | system-test
+	.venv/bin/python -m pytest
+
+check: .venv/.stamp-dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+
+setup: .venv/.stamp-dev
+
+setup-edge: .venv/.stamp-edge
+
+clean:
+	rm -rf .venv demo/out build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Quiet and quick when all is there, so it runs each time.
+system-demo system-test: system-%:
+ifeq ($(PYTHON),)
+	@echo "no Python from 3.10 to 3.13 found; say which with PYTHON=..." >&2; exit 1
+endif
+	@PYTHON=$(PYTHON) sh scripts/system-packages.sh $*
+
+# pip is the last thing that venv writes: a set-up cut short starts again.
+.venv/bin/pip: | system-demo
+	@$(PYTHON) -m venv --clear .venv
+
+# Stamps, because pip takes seconds to find that there is nothing to do. The larger set holds
+# the smaller ones, so it stamps them too.
+.venv/.stamp-edge: setup.cfg constraints.txt | .venv/bin/pip
+	@echo "installing the edge agent into .venv"
+	@$(install) .
+	@touch $@
+
+.venv/.stamp-demo: setup.cfg constraints.txt | .venv/bin/pip
+	@echo "installing the demo into .venv (some 2 GB, mostly TensorFlow)"
+	@$(install) .[export,calibration,benchmarks]
+	@touch .venv/.stamp-edge $@
+
+.venv/.stamp-dev: setup.cfg constraints.txt | .venv/bin/pip
+	@echo "installing the development tools into .venv (some 2 GB, mostly TensorFlow)"
+	@$(install) .[development]
+	@touch .venv/.stamp-edge .venv/.stamp-demo $@

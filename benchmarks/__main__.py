@@ -1,0 +1,148 @@
+"""edge-bench: latency of every artifact, accuracy of the whole line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import EdgeError
+
+_EXAMPLES = """\
+examples:
+  edge-bench latency bundle --samples 200 --json latency.json
+  edge-bench accuracy bundle --simulated --frames 500
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-bench",
+        description="Measure a bundle on this machine.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    latency = commands.add_parser(
+        "latency",
+        help="p50, p95, p99 of every artifact",
+        epilog="example: edge-bench latency bundle --samples 200",
+    )
+    latency.set_defaults(act=_latency)
+    latency.add_argument("--samples", type=int, default=200, metavar="N", help="(default 200)")
+    latency.add_argument("--warm-up", type=int, default=20, metavar="N", help="(default 20)")
+    accuracy = commands.add_parser(
+        "accuracy",
+        help="recall, false alerts, class, Dice",
+        epilog="example: edge-bench accuracy bundle --simulated --frames 500",
+    )
+    accuracy.set_defaults(act=_accuracy)
+    accuracy.add_argument(
+        "--simulated", action="store_true", required=True, help="on strips never used before"
+    )
+    accuracy.add_argument("--frames", type=int, default=500, metavar="N", help="(default 500)")
+    accuracy.add_argument("--first-seed", type=int, default=9000, help="(default 9000)")
+    accuracy.add_argument(
+        "--artifacts",
+        default="onnx-float32,onnx-int8,tflite-float32,tflite-int8",
+        help="labels, comma between (default all four)",
+    )
+    for one in (latency, accuracy):
+        one.add_argument("bundle", type=Path, metavar="BUNDLE")
+        one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+        one.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    return parser
+
+
+def _latency(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from benchmarks import latency, machine
+    from edge_agent import bundle as bundles
+
+    _at_least(("--samples", args.samples, 1), ("--warm-up", args.warm_up, 0))
+    bundle = bundles.load(args.bundle)
+    with tqdm(total=2 * (args.samples + args.warm_up), desc="timing", file=sys.stderr) as bar:
+        timings, left_out = latency.measure(
+            bundle,
+            samples=args.samples,
+            warm_up=args.warm_up,
+            threads=args.threads,
+            progress=lambda: bar.update() and None,
+        )
+    where = machine.describe()
+    report = {
+        "machine": where,
+        "threads": args.threads,
+        "warm_up": args.warm_up,
+        "bundle_sha256": bundle.sha256,
+        "timings": [asdict(t) for t in timings],
+        "not_timed": [asdict(n) for n in left_out],
+    }
+    _report(args.json, report)
+    print(f"{where['cpu']}, {args.threads} threads, {' '.join(where['cpu_flags'])}")
+    print(latency.table(timings))
+    for one in left_out:
+        print(f"not timed: {one.stage} {one.artifact}: {one.reason}")
+
+
+def _accuracy(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from benchmarks import accuracy, machine
+    from edge_agent import bundle as bundles
+
+    _at_least(("--frames", args.frames, 1), ("--first-seed", args.first_seed, 0))
+    bundle = bundles.load(args.bundle)
+    with tqdm(total=args.frames, desc="judging", unit="frame", file=sys.stderr) as bar:
+        results, baseline = accuracy.judge(
+            bundle,
+            args.artifacts.split(","),
+            first_seed=args.first_seed,
+            frames=args.frames,
+            threads=args.threads,
+            progress=lambda: bar.update() and None,
+        )
+    report = {
+        "machine": machine.describe(),
+        "bundle_sha256": bundle.sha256,
+        "frames": args.frames,
+        "first_seed": args.first_seed,
+        "results": [asdict(r) for r in results],
+        "baseline": asdict(baseline),
+    }
+    _report(args.json, report)
+    print(accuracy.table(results, baseline))
+
+
+def _at_least(*checks: tuple[str, int, int]) -> None:
+    for name, value, least in checks:
+        if value < least:
+            raise EdgeError(f"{name}: {value} is too small; give at least {least}")
+
+
+def _report(path: Path | None, report: dict[str, Any]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EdgeError(f"--json: {path}: {error.strerror}; give a path to write") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        args.act(args)
+    except EdgeError as error:
+        print(f"edge-bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

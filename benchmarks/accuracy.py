@@ -1,0 +1,261 @@
+"""Judge a whole line on simulated strips whose truth is known: gate, segmenter, regions.
+
+The same Gate and Segmenter as on the line. Frames with a little defect (less than
+`MIN_DEFECT_PX`, a sliver at a seam) are neither defective nor clean: counted, not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from edge_agent.bundle import Bundle
+from edge_agent.camera.rolled_steel import Mark, SteelStrip
+from edge_agent.frame import ClassMap, Image
+from edge_agent.gate import Gate
+from edge_agent.runtime import choose
+from edge_agent.segment import Segmenter, class_map
+
+TEST_SEEDS = range(9_000, 10_000)
+"""Strips on which no weight, threshold or rule was chosen."""
+FRAME_LINES = 256
+FRAMES_PER_STRIP = 50
+MIN_DEFECT_PX = 300
+_MATCHED_COVER = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """k of n with the exact (Clopper-Pearson) 95 % interval."""
+
+    k: int
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over n frames with its 95 % bootstrap interval (frames drawn anew 2,000 times)."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`recall`: defective frames alerted. `false_alerts`: clean frames alerted. `matched`:
+    defects whose pixels were found to at least a quarter, of any class; `class_right` of those.
+    `dice`: over defective frames, pixels of the right class, missed frames as 0."""
+
+    artifact: str
+    recall: Share
+    false_alerts: Share
+    gate_recall: Share
+    gate_passed_clean: Share
+    matched: Share
+    class_right: Share
+    dice: Mean
+    slivers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Average precision of plain grey-level thresholds, frame by frame; the best of them."""
+
+    rule: str
+    average_precision: float
+    defective_share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    image: Image
+    truth: ClassMap
+    defects: tuple[Mark, ...]
+    first_line: int
+
+    @property
+    def defect_px(self) -> int:
+        return int(np.count_nonzero(self.truth))
+
+
+def share(k: int, n: int) -> Share:
+    if n == 0:
+        return Share(0, 0, float("nan"), 0.0, 1.0)
+    interval = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
+    return Share(k, n, k / n, float(interval.low), float(interval.high))
+
+
+def mean(values: Sequence[float]) -> Mean:
+    sample = np.array(values)
+    if not sample.size:
+        return Mean(0, float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(0)
+    means = sample[rng.integers(0, sample.size, (2000, sample.size))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Mean(sample.size, float(sample.mean()), float(low), float(high))
+
+
+def cases(first_seed: int, frames: int) -> Iterator[Case]:
+    """`frames` frames, FRAMES_PER_STRIP of each strip from `first_seed` on."""
+    for number in range(frames):
+        seed, index = divmod(number, FRAMES_PER_STRIP)
+        if index == 0:
+            strip = SteelStrip(first_seed + seed)
+        first = index * FRAME_LINES
+        yield Case(
+            strip.render(first, FRAME_LINES),
+            strip.truth(first, FRAME_LINES),
+            strip.defects(first, FRAME_LINES),
+            first,
+        )
+
+
+class _Judge:
+    """Collects what one pair of artifacts decides."""
+
+    def __init__(self, bundle: Bundle, label: str, threads: int) -> None:
+        manifest = bundle.manifest
+        self._label = label
+        gate = choose(bundle, manifest.gate, precision=label, threads=threads)
+        maps = choose(bundle, manifest.segmenter, precision=label, threads=threads)
+        self._gate = Gate(manifest.gate.input, gate)
+        self._segmenter = Segmenter(manifest.segmenter.input, maps, manifest.regions)
+        self._frames: list[tuple[bool, bool, bool]] = []  # defective, suspect, alerted
+        self._dice: list[float] = []
+        self._right: list[bool] = []
+        self._defects = self._slivers = 0
+
+    def see(self, case: Case) -> None:
+        shape = (case.truth.shape[0], case.truth.shape[1])
+        suspect = self._gate.judge(case.image).suspect
+        found = self._segmenter.find(case.image) if suspect else ()
+        if 0 < case.defect_px < MIN_DEFECT_PX:
+            self._slivers += 1
+            return
+        defective = case.defect_px > 0
+        self._frames.append((defective, suspect, bool(found)))
+        if not defective:
+            return
+        got = class_map(found, shape)
+        right = np.count_nonzero((got == case.truth) & (got > 0))
+        self._dice.append(2 * right / (np.count_nonzero(got) + case.defect_px))
+        for mark in case.defects:
+            self._match(mark, case, got)
+
+    def _match(self, mark: Mark, case: Case, got: ClassMap) -> None:
+        on_frame = np.zeros(got.shape, np.bool_)
+        top, left = mark.first_line - case.first_line, mark.first_px
+        y, x = np.nonzero(mark.mask)
+        y, x = y + top, x + left
+        inside = (y >= 0) & (y < got.shape[0]) & (x >= 0) & (x < got.shape[1])
+        on_frame[y[inside], x[inside]] = True
+        on_frame &= case.truth == mark.class_id  # a later mark may lie over it
+        area = int(np.count_nonzero(on_frame))
+        if area < MIN_DEFECT_PX:
+            return
+        self._defects += 1
+        classes = np.bincount(got[on_frame])
+        if classes[1:].sum() >= _MATCHED_COVER * area:
+            self._right.append(int(classes[1:].argmax()) + 1 == mark.class_id)
+
+    def result(self) -> Result:
+        table = np.array(self._frames, dtype=bool).reshape(-1, 3)
+        bad, good = table[table[:, 0]], table[~table[:, 0]]
+        return Result(
+            artifact=self._label,
+            recall=share(int(bad[:, 2].sum()), len(bad)),
+            false_alerts=share(int(good[:, 2].sum()), len(good)),
+            gate_recall=share(int(bad[:, 1].sum()), len(bad)),
+            gate_passed_clean=share(int(good[:, 1].sum()), len(good)),
+            matched=share(len(self._right), self._defects),
+            class_right=share(sum(self._right), len(self._right)),
+            dice=mean(self._dice),
+            slivers=self._slivers,
+        )
+
+
+def judge(
+    bundle: Bundle,
+    labels: Sequence[str],
+    *,
+    first_seed: int,
+    frames: int,
+    threads: int,
+    progress: Callable[[], None],
+) -> tuple[tuple[Result, ...], Baseline]:
+    """Every pair of artifacts named by `labels` on the same frames, and the baseline."""
+    judges = [_Judge(bundle, label, threads) for label in labels]
+    grey: list[dict[str, float]] = []
+    defective = []
+    for case in cases(first_seed, frames):
+        for one in judges:
+            one.see(case)
+        if not 0 < case.defect_px < MIN_DEFECT_PX:
+            grey.append(_grey_scores(case.image))
+            defective.append(case.defect_px > 0)
+        progress()
+    return tuple(one.result() for one in judges), _baseline(grey, np.array(defective))
+
+
+def _grey_scores(image: Image) -> dict[str, float]:
+    """Share of pixels darker than, brighter than, or further from the frame's mean than a level."""
+    pixels = image.astype(np.int16)
+    mean_level = int(pixels.mean())
+    scores = {f"darker than {t}": float((pixels < t).mean()) for t in range(20, 100, 10)}
+    scores |= {f"brighter than {t}": float((pixels > t).mean()) for t in range(100, 250, 10)}
+    away = np.abs(pixels - mean_level)
+    return scores | {f"{t} from the mean": float((away > t).mean()) for t in range(20, 120, 10)}
+
+
+def _baseline(grey: list[dict[str, float]], defective: NDArray[np.bool_]) -> Baseline:
+    """The best rule, chosen on these very frames: kinder to the baseline than to us."""
+    best, rule = 0.0, ""
+    for name in grey[0]:
+        value = average_precision(defective, np.array([scores[name] for scores in grey]))
+        if value > best:
+            best, rule = value, name
+    return Baseline(rule, best, float(defective.mean()))
+
+
+def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Mean of the precision at each positive, ties broken against us (positives last)."""
+    order = np.lexsort((truth, -scores))
+    hits = truth[order]
+    if not hits.any():
+        return float("nan")
+    precision = np.cumsum(hits) / np.arange(1, hits.size + 1)
+    return float(precision[hits].mean())
+
+
+def table(results: Sequence[Result], baseline: Baseline) -> str:
+    def shown(one: Share) -> str:
+        return f"{one.k}/{one.n} = {one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+
+    lines = []
+    for r in results:
+        lines += [
+            f"{r.artifact}",
+            f"  frame recall            {shown(r.recall)}",
+            f"  false alerts on clean   {shown(r.false_alerts)}",
+            f"  gate alone: recall      {shown(r.gate_recall)}",
+            f"  gate alone: clean on    {shown(r.gate_passed_clean)}",
+            f"  defects matched         {shown(r.matched)}",
+            f"  class right of matched  {shown(r.class_right)}",
+            f"  mean Dice, defective    {r.dice.value:.4f} [{r.dice.low:.4f}, {r.dice.high:.4f}]"
+            f" over {r.dice.n} frames",
+            f"  not judged: {r.slivers} frames with under {MIN_DEFECT_PX} px of defect",
+        ]
+    lines.append(
+        f"grey-level baseline: AP {baseline.average_precision:.3f} ({baseline.rule}; chance "
+        f"{baseline.defective_share:.3f})"
+    )
+    return "\n".join(lines)

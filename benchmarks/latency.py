@@ -1,0 +1,111 @@
+"""Time every artifact of a bundle, in turn, so that all of them meet the same machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.bundle import Artifact, Bundle
+from edge_agent.preprocess import prepare
+from edge_agent.runtime import Runtime, open_runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Per call, batch 1: preprocessing and network of one frame. `ratio` is the stage's
+    onnx-float32 median over this one: above 1 is faster than it."""
+
+    stage: str
+    artifact: str
+    runtime: str
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    samples: int
+    preprocess_p50_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotTimed:
+    stage: str
+    artifact: str
+    reason: str
+
+
+def measure(
+    bundle: Bundle, *, samples: int, warm_up: int, threads: int, progress: Callable[[], None]
+) -> tuple[tuple[Timing, ...], tuple[NotTimed, ...]]:
+    """One round calls every artifact once; `warm_up` rounds first, then `samples` counted."""
+    timings: list[Timing] = []
+    left_out: list[NotTimed] = []
+    for name, stage in (("gate", bundle.manifest.gate), ("segmenter", bundle.manifest.segmenter)):
+        ready: list[tuple[Artifact, Runtime]] = []
+        for artifact in stage.artifacts:
+            try:
+                ready.append((artifact, open_runtime(bundle, artifact, threads)))
+            except Exception as error:  # a native library may raise anything; it is reported
+                left_out.append(NotTimed(name, artifact.label, str(error).splitlines()[0]))
+        times = np.empty((len(ready), samples))
+        preparing = np.empty(samples)
+        for number in range(-warm_up, samples):
+            image = bundle.golden.images[number % len(bundle.golden.images)]
+            began = time.perf_counter()
+            batch = prepare(image, stage.input)
+            prepared = time.perf_counter()
+            for index, (_, runtime) in enumerate(ready):
+                before = time.perf_counter()
+                runtime.run(batch)
+                if number >= 0:
+                    times[index, number] = 1000 * (time.perf_counter() - before)
+            if number >= 0:
+                preparing[number] = 1000 * (prepared - began)
+            progress()
+        timings += _rows(name, ready, times, float(np.median(preparing)))
+    return tuple(timings), tuple(left_out)
+
+
+def _rows(
+    stage: str,
+    ready: list[tuple[Artifact, Runtime]],
+    times: NDArray[np.float64],
+    preprocess_ms: float,
+) -> list[Timing]:
+    medians = {a.label: float(np.median(t)) for (a, _), t in zip(ready, times, strict=True)}
+    base = medians.get("onnx-float32", float("nan"))
+    rows = []
+    for (artifact, runtime), row in zip(ready, times, strict=True):
+        p50, p95, p99 = (float(p) for p in np.percentile(row, (50, 95, 99)))
+        rows.append(
+            Timing(
+                stage,
+                artifact.label,
+                runtime.name,
+                p50,
+                p95,
+                p99,
+                row.size,
+                preprocess_ms,
+                base / p50,
+            )
+        )
+    return rows
+
+
+def table(timings: tuple[Timing, ...]) -> str:
+    lines = [
+        f"{'stage':<10} {'artifact':<15} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'n':>5} "
+        f"{'x onnx-float32':>14}  runtime"
+    ]
+    lines += [
+        f"{t.stage:<10} {t.artifact:<15} {t.p50_ms:>8.2f} {t.p95_ms:>8.2f} {t.p99_ms:>8.2f} "
+        f"{t.samples:>5} {t.ratio:>14.2f}  {t.runtime}"
+        for t in timings
+    ]
+    prepared = {t.stage: t.preprocess_p50_ms for t in timings}
+    lines.append(", ".join(f"preprocessing {s} {ms:.2f} ms" for s, ms in prepared.items()))
+    return "\n".join(lines)

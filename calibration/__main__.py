@@ -1,0 +1,90 @@
+"""edge-calibrate: set the gate's decision thresholds from labelled frames."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from edge_agent.errors import EdgeError
+
+_EXAMPLE = """\
+examples:
+  edge-calibrate gate --bundle bundle --data labelled --miss-rate 0.005
+  edge-calibrate gate --bundle bundle            (no labels: p = 0.01, as in the seed)
+
+--data is a folder with images/ and labels.csv (columns file, class_id, optional defect_pixels).
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-calibrate",
+        description="Set the gate's threshold in a bundle, for each artifact by itself.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("gate",))
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="labelled frames")
+    parser.add_argument(
+        "--miss-rate", type=float, default=0.005, help="largest allowed on --data (default 0.005)"
+    )
+    parser.add_argument(
+        "--min-defect-px",
+        type=int,
+        default=0,
+        metavar="PX",
+        help="leave out frames with a smaller defect (default 0: none)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the thresholds as JSON")
+    return parser
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from calibration import gate, labelled
+    from edge_agent import bundle as bundles
+
+    if not 0 <= args.miss_rate < 1:
+        raise labelled.DataError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
+    bundle = bundles.load(args.bundle)
+    if args.data is None:
+        gate.reset(bundle)
+        print(json.dumps([]) if args.json else f"{args.bundle}: p = 0.01 for every gate artifact")
+        return
+    frames = labelled.read(args.data)
+    with tqdm(total=len(frames), desc="scoring", unit="frame", file=sys.stderr) as progress:
+        results = gate.calibrate(
+            bundle,
+            frames,
+            miss_rate=args.miss_rate,
+            min_defect_px=args.min_defect_px,
+            threads=len(os.sched_getaffinity(0)),
+            progress=lambda _: progress.update() and None,
+        )
+    if args.json:
+        print(json.dumps([{f: getattr(r, f) for f in r.__slots__} for r in results]))
+        return
+    for r in results:
+        print(
+            f"{r.artifact:<15} threshold {r.threshold_logit:+.3f} (logit): missed {r.missed} of "
+            f"{r.defective}, passed on {r.clean_passed_on} of {r.clean} clean"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        _calibrate(args)
+    except EdgeError as error:
+        print(f"edge-calibrate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The embedded broker of the default set-up: amqtt, in this process, on loopback only.
+
+For one machine, a demo or a first day. It keeps nothing over a restart; a plant runs its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from amqtt.broker import Broker
+
+from edge_agent.errors import ConfigError
+
+_START_TIMEOUT_S = 15.0
+_GRACE_S = 0.5
+
+_T = TypeVar("_T")
+
+
+class EmbeddedBroker:
+    """Running once constructed. Raises ConfigError when the port is in use."""
+
+    def __init__(self, port: int) -> None:
+        # amqtt reports a taken port only in its log, after a while: ask first.
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ConfigError(
+                    f"mqtt.port: {port}: {error.strerror}; "
+                    "set another port, or mqtt.broker to the broker that runs there"
+                ) from None
+        # Its transition log is for its own developers.
+        for name in ("amqtt", "transitions"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="broker", daemon=True)
+        self._thread.start()
+        config = {
+            "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+            "plugins": {
+                "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
+            },
+        }
+        self._broker = self._call(self._make(config))
+
+    def close(self) -> None:
+        # What was acknowledged to the agent a moment ago is still on its way to subscribers.
+        time.sleep(_GRACE_S)
+        self._call(self._broker.shutdown())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_START_TIMEOUT_S)
+
+    @staticmethod
+    async def _make(config: dict[str, object]) -> Broker:
+        broker = Broker(config)
+        await broker.start()
+        return broker

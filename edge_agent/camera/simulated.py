@@ -1,0 +1,57 @@
+"""A line camera over the simulated strip."""
+
+from __future__ import annotations
+
+import time
+
+from edge_agent.camera.rolled_steel import SteelSettings, SteelStrip
+from edge_agent.config import SimulatedCamera
+from edge_agent.frame import Frame
+
+
+def strip_of(config: SimulatedCamera) -> SteelStrip:
+    """The strip this camera sees; whoever has the config has the truth too."""
+    return SteelStrip(
+        config.seed,
+        SteelSettings(
+            width_px=config.width_px,
+            defects_per_m=config.defects_per_m,
+            harmless_per_m=config.harmless_per_m,
+        ),
+    )
+
+
+class Simulated:
+    """Endless. In real time a frame is ready when its last line has passed under the camera."""
+
+    def __init__(self, config: SimulatedCamera) -> None:
+        self.live = config.realtime
+        self._config, self._strip = config, strip_of(config)
+        self._frame_id = 0
+        self._ready_s = time.monotonic()
+
+    def grab(self, timeout_s: float) -> Frame | None:
+        first = self._frame_id * self._config.height_px
+        if self._config.realtime:
+            period_s = self._strip.line_period_s(first) / self._config.speed
+            ready_s = self._ready_s + period_s * self._config.height_px
+            wait_s = ready_s - time.monotonic()
+            time.sleep(max(0.0, min(wait_s, timeout_s)))
+            if wait_s > timeout_s:
+                return None
+            self._ready_s = ready_s
+        image = self._strip.render(first, self._config.height_px)
+        frame = Frame(
+            image=image,
+            frame_id=self._frame_id,
+            first_line=first,
+            captured_utc_ns=time.time_ns(),
+            captured_monotonic_ns=time.monotonic_ns(),
+            encoder_count=first,
+            source="",
+        )
+        self._frame_id += 1
+        return frame
+
+    def close(self) -> None:
+        """Nothing to let go of."""

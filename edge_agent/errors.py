@@ -1,0 +1,28 @@
+"""Error families, named by who must act. Each message is one line: field, value, fix."""
+
+
+class EdgeError(Exception):
+    """Base of every error this product raises on purpose.
+
+    Raised before the start it ends a command with exit code 2, afterwards with 1.
+    """
+
+
+class ConfigError(EdgeError):
+    """The person who wrote the configuration or the command line must act."""
+
+
+class BundleError(EdgeError):
+    """The person who exported or copied the bundle must act."""
+
+
+class CameraError(EdgeError):
+    """The person at the camera must act."""
+
+
+class BrokerError(EdgeError):
+    """The person who runs the MQTT broker must act."""
+
+
+class SpoolError(EdgeError):
+    """The person who owns the disk must act."""

@@ -1,0 +1,88 @@
+"""What was counted and how long it took, and the word to systemd that all threads advance."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections import Counter, deque
+
+import numpy as np
+
+from edge_agent.events import StageTimes
+from edge_agent.frame import Gap, GapReason
+
+_KEPT_TIMES = 20_000
+
+
+class Tally:
+    """Counts of one run, from several threads. Every frame ends in `inspected` or in a gap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.captured = self.inspected = self.suspect = self.defective = 0
+        self.lines_inspected = 0
+        self._gaps: Counter[GapReason] = Counter()
+        self._times: dict[str, deque[float]] = {}
+        self._timed: Counter[str] = Counter()
+
+    def frame_captured(self) -> None:
+        with self._lock:
+            self.captured += 1
+
+    def frame_inspected(
+        self, *, lines: int, suspect: bool, defective: bool, times_ms: dict[str, float]
+    ) -> None:
+        with self._lock:
+            self.inspected += 1
+            self.lines_inspected += lines
+            self.suspect += suspect
+            self.defective += defective
+            for stage, ms in times_ms.items():
+                self._times.setdefault(stage, deque(maxlen=_KEPT_TIMES)).append(ms)
+                self._timed[stage] += 1
+
+    def gap(self, gap: Gap) -> None:
+        with self._lock:
+            self._gaps[gap.reason] += 1
+
+    @property
+    def in_work(self) -> int:
+        """Frames taken and not judged yet; 0 at the end of a run, or a frame was lost."""
+        with self._lock:
+            return self.captured - self.inspected - sum(self._gaps.values())
+
+    def gaps(self) -> dict[str, int]:
+        with self._lock:
+            return {reason.value: count for reason, count in sorted(self._gaps.items())}
+
+    def times(self) -> dict[str, StageTimes]:
+        """Percentiles over the last 20,000 frames of each stage; `count` is of all."""
+        with self._lock:
+            kept = {stage: np.array(times) for stage, times in self._times.items()}
+            counts = dict(self._timed)
+        found = {}
+        for stage, times in kept.items():
+            p50, p95, p99 = (round(float(p), 3) for p in np.percentile(times, (50, 95, 99)))
+            found[stage] = StageTimes(count=counts[stage], p50_ms=p50, p95_ms=p95, p99_ms=p99)
+        return found
+
+
+def sd_notify(message: str) -> None:
+    """sd_notify(3): a datagram to NOTIFY_SOCKET; nothing where systemd did not start us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(message.encode(), address)
+
+
+def watchdog_interval_s() -> float | None:
+    """Half of systemd's WatchdogSec, or None when no watchdog waits for us."""
+    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not usec.isdigit() or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 2e6

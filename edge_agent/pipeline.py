@@ -1,0 +1,261 @@
+"""Camera, inference and delivery joined by bounded queues; the only file that knows everyone.
+
+Every frame the camera counts ends in exactly one of two places: inspected, or declared in a gap.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+from edge_agent import events
+from edge_agent.bundle import Bundle
+from edge_agent.camera import Camera, EndOfStream
+from edge_agent.config import Config
+from edge_agent.delivery import Delivery, Draft
+from edge_agent.errors import EdgeError
+from edge_agent.frame import Frame, Gap, GapReason, Region
+from edge_agent.gate import Gate, Verdict
+from edge_agent.health import Tally
+from edge_agent.segment import Segmenter
+from edge_agent.strip import Place, Strip
+
+_log = logging.getLogger(__name__)
+
+_GRAB_TIMEOUT_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who speaks; `boot_id` is new at every start of the agent."""
+
+    agent: str
+    site: str
+    line: str
+    coil: str
+    boot_id: str
+
+
+class Pipeline:
+    """`start`, then `finished` until it is true or `stop` is called, then `join`."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        bundle: Bundle,
+        bundle_ref: events.BundleRef,
+        gate: Gate,
+        segmenter: Segmenter,
+        camera: Camera,
+        delivery: Delivery,
+        identity: Identity,
+        frame_limit: int | None = None,
+    ) -> None:
+        self._classes, self._bundle_ref = bundle.manifest.class_names, bundle_ref
+        self._gate, self._segmenter, self._camera = gate, segmenter, camera
+        self._delivery, self._who, self._limit = delivery, identity, frame_limit
+        self._strip = Strip(
+            config.strip.pixel_width_mm,
+            config.strip.line_length_mm,
+            lambda frame, index: f"{identity.boot_id[:8]}-{frame.frame_id}-{index}",
+        )
+        self.tally = Tally()
+        self.failure: EdgeError | None = None
+        self._queue: queue.Queue[Frame | Gap | None] = queue.Queue(config.queues.frames)
+        self._stop = threading.Event()
+        now = time.monotonic()
+        self.progress_s = {"camera": now, "inference": now}
+        """When each loop last came round; for the watchdog."""
+        self._threads = [
+            threading.Thread(target=self._grab_loop, name="camera", daemon=True),
+            threading.Thread(target=self._inspect_loop, name="inference", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """No more frames are grabbed; those that were are still judged."""
+        self._stop.set()
+
+    @property
+    def finished(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    # Camera thread.
+
+    def _grab_loop(self) -> None:
+        try:
+            while not self._stop.is_set() and self.tally.captured != self._limit:
+                self.progress_s["camera"] = time.monotonic()
+                taken = self._camera.grab(_GRAB_TIMEOUT_S)
+                if taken is not None:
+                    self.tally.frame_captured()
+                    self._pass_on(taken)
+        except EndOfStream:
+            pass
+        except EdgeError as error:
+            self.failure = error
+        finally:
+            self._camera.close()
+            self._put(None)
+
+    def _pass_on(self, taken: Frame | Gap) -> None:
+        if not self._camera.live:
+            self._put(taken)
+            return
+        try:
+            self._queue.put_nowait(taken)
+        except queue.Full:
+            # The camera does not wait: what finds no room is lost, and said to be.
+            if isinstance(taken, Frame):
+                detail = f"{self._queue.maxsize} frames were waiting"
+                taken = _gap(taken, GapReason.OVERLOAD, detail)
+            self._declare(taken)
+
+    def _put(self, item: Frame | Gap | None) -> None:
+        """Wait for room, and keep the camera's progress mark fresh: waiting is not hanging."""
+        while True:
+            try:
+                self._queue.put(item, timeout=_GRAB_TIMEOUT_S)
+                return
+            except queue.Full:
+                self.progress_s["camera"] = time.monotonic()
+
+    # Inference thread.
+
+    def _inspect_loop(self) -> None:
+        while True:
+            self.progress_s["inference"] = time.monotonic()
+            try:
+                item = self._queue.get(timeout=_GRAB_TIMEOUT_S)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, Gap):
+                self._declare(item)
+                continue
+            try:
+                self._inspect(item)
+            except Exception as error:  # whatever a native library raises, the line goes on
+                _log.exception("frame %d", item.frame_id)
+                detail = f"{type(error).__name__}: {error}"[:300]
+                self._declare(_gap(item, GapReason.INFERENCE_ERROR, detail))
+
+    def _inspect(self, frame: Frame) -> None:
+        began = time.monotonic_ns()
+        times = {"wait": _ms(began - frame.captured_monotonic_ns)}
+        verdict = self._gate.judge(frame.image)
+        judged = time.monotonic_ns()
+        times["gate"] = _ms(judged - began)
+        found: tuple[Region, ...] = ()
+        if verdict.suspect:
+            found = self._segmenter.find(frame.image)
+            times["segment"] = _ms(time.monotonic_ns() - judged)
+        places = self._strip.place(frame, found)
+        times["total"] = _ms(time.monotonic_ns() - frame.captured_monotonic_ns)
+        if found:
+            event = self._event(frame, verdict, found, places, times)
+            self._delivery.offer(Draft(event, frame.captured_utc_ns))
+        self.tally.frame_inspected(
+            lines=frame.line_count,
+            suspect=verdict.suspect,
+            defective=bool(found),
+            times_ms=times,
+        )
+
+    def _event(
+        self,
+        frame: Frame,
+        verdict: Verdict,
+        found: tuple[Region, ...],
+        places: tuple[Place, ...],
+        times: dict[str, float],
+    ) -> events.DefectEvent:
+        lines, pixels = frame.image.shape[:2]
+        return events.DefectEvent(
+            **self._common(frame),
+            line_count=lines,
+            encoder_count=frame.encoder_count,
+            source=frame.source,
+            gate=events.GateScore(
+                score_logit=round(verdict.score_logit, 4),
+                threshold_logit=round(verdict.threshold_logit, 4),
+                probability=_sigmoid(verdict.score_logit),
+            ),
+            bundle=self._bundle_ref,
+            latency_ms={stage: round(ms, 3) for stage, ms in times.items()},
+            defects=tuple(
+                events.Defect(
+                    id=place.defect_id,
+                    class_name=self._classes[region.class_id - 1],
+                    class_id=region.class_id,
+                    confidence=round(region.confidence, 4),
+                    box_px=events.BoxPx(
+                        x=region.x_px, y=region.y_px, width=region.width_px, height=region.height_px
+                    ),
+                    area_px=region.area_px,
+                    area_mm2=place.area_mm2,
+                    across_mm=place.across_mm,
+                    along_m=place.along_m,
+                    mask=events.MaskRle(lines=lines, pixels=pixels, runs=region.rle),
+                )
+                for region, place in zip(found, places, strict=True)
+            ),
+        )
+
+    def _declare(self, gap: Gap) -> None:
+        """Either thread: an overload is declared where it happens."""
+        _log.warning("gap: frame %d: %s: %s", gap.frame_id, gap.reason.value, gap.detail)
+        data = events.GapEvent(
+            **self._common(gap), line_count=gap.line_count, reason=gap.reason, detail=gap.detail
+        )
+        self._delivery.offer(Draft(data, gap.captured_utc_ns))
+        self.tally.gap(gap)
+
+    def _common(self, of: Frame | Gap) -> dict[str, Any]:
+        return {
+            "agent": self._who.agent,
+            "site": self._who.site,
+            "line": self._who.line,
+            "coil": self._who.coil,
+            "boot_id": self._who.boot_id,
+            "seq": 0,  # numbered when spooled
+            "replayed": False,
+            "frame_id": of.frame_id,
+            "first_line": of.first_line,
+            "captured_monotonic_ns": of.captured_monotonic_ns,
+        }
+
+
+def _gap(frame: Frame, reason: GapReason, detail: str) -> Gap:
+    return Gap(
+        reason=reason,
+        frame_id=frame.frame_id,
+        first_line=frame.first_line,
+        line_count=frame.line_count,
+        captured_utc_ns=frame.captured_utc_ns,
+        captured_monotonic_ns=frame.captured_monotonic_ns,
+        detail=detail,
+    )
+
+
+def _ms(nanoseconds: int) -> float:
+    return nanoseconds / 1e6
+
+
+def _sigmoid(logit: float) -> float:
+    # 1 / (1 + e^-x), written so that neither side overflows.
+    return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))
