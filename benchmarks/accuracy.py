@@ -24,7 +24,7 @@ TEST_SEEDS = range(9_000, 10_000)
 """Strips on which no weight, threshold or rule was chosen."""
 FRAME_LINES = 256
 FRAMES_PER_STRIP = 50
-MIN_DEFECT_PX = 300
+MIN_DEFECT_PX = 500
 _MATCHED_COVER = 0.25
 
 

@@ -28,8 +28,8 @@ _MAX_FILE_BYTES = 1 << 30
 
 Precision = Literal["float32", "int8"]
 Format = Literal["onnx", "tflite"]
-_FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+_Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Bytes = Annotated[int, msgspec.Meta(ge=1, le=_MAX_FILE_BYTES)]
 _Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
@@ -85,7 +85,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """`bundle.json`. `provenance` and `tools` are for people; the agent obeys the rest."""
 
     schema_version: Literal[1]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
     version: Annotated[int, msgspec.Meta(ge=1)]
     class_names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
     gate: Stage
@@ -140,7 +140,9 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: {error}; export the bundle again") from None
+        # A key may hold a line break, and msgspec repeats it as it is.
+        why = " ".join(str(error).split())
+        raise BundleError(f"{path}: {why}; export the bundle again") from None
     for artifact in manifest.gate.artifacts:
         if artifact.threshold_logit is None:
             raise BundleError(
@@ -191,6 +193,7 @@ def _golden(data: bytes, path: Path) -> Golden:
                 for k in arrays.files
                 if k.startswith("output/")
             }
-    except (ValueError, OSError, KeyError, EOFError) as error:
-        raise BundleError(f"{path}: not a golden file ({error}); export again") from None
+    except Exception as error:  # zipfile, zlib and numpy each raise their own, and MemoryError
+        why = " ".join(str(error).split())
+        raise BundleError(f"{path}: not a golden file ({why}); export again") from None
     return Golden(tuple(images.values()), outputs)

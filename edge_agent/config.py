@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 _MAX_CONFIG_BYTES = 1 << 20
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -142,7 +142,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config: {path}: {error.strerror}; give an existing file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     for override in overrides:
         _set(tree, override)
@@ -154,7 +154,9 @@ def parse(tree: dict[str, Any], source: str) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(str(error), tree)}") from None
+        # A quoted key may hold a line break, and msgspec repeats it as it is.
+        explained = " ".join(_explain(str(error), tree).split())
+        raise ConfigError(f"{source}: {explained}") from None
     _check_broker(config.mqtt, source)
     return config
 
@@ -166,9 +168,11 @@ def _check_broker(mqtt: Mqtt, source: str) -> None:
     try:
         url = urlsplit(mqtt.broker)
         fits = url.scheme in ("mqtt", "mqtts") and url.hostname and (url.port is None or url.port)
+        odd = url.path or url.query or url.fragment or "@" in url.netloc
     except ValueError:
-        fits = None
-    if not fits or url.path or url.query or url.username:
+        fits = odd = None
+    # urlsplit drops line breaks without a word.
+    if not fits or odd or any(c.isspace() for c in mqtt.broker):
         raise ConfigError(f"{source}: mqtt.broker: {mqtt.broker!r} is not a broker; {fix}")
 
 
@@ -179,7 +183,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set: {override!r} is not section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text  # a bare word or path needs no quotes on the command line
     at = tree
     for section in sections:
@@ -193,7 +197,7 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     """msgspec's "… - at `$.camera.kind`" as "camera.kind: …, got 'x'" with the known keys."""
     text, _, where = message.partition(" - at `$")
     path = where.rstrip("`").lstrip(".")
-    unknown = re.match(r"Object contains unknown field `(.*)`", text)
+    unknown = re.match(r"Object contains unknown field `(.*)`", text, re.DOTALL)
     if unknown:
         known = _known_keys(path, tree)
         near = difflib.get_close_matches(unknown[1], known, n=1)
@@ -209,14 +213,12 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
 
 
 def _known_keys(path: str, tree: dict[str, Any]) -> list[str]:
+    camera = tree.get("camera")
+    kind = camera.get("kind") if isinstance(camera, dict) else None
     sections: dict[str, list[type[_Part]]] = {
         "": [Config],
         "agent": [Agent],
-        "camera": [
-            c
-            for c in (FolderCamera, SimulatedCamera)
-            if c.__struct_config__.tag == tree.get("camera", {}).get("kind")
-        ],
+        "camera": [c for c in (FolderCamera, SimulatedCamera) if c.__struct_config__.tag == kind],
         "mqtt": [Mqtt],
         "strip": [Strip],
         "queues": [Queues],

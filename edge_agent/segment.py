@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,13 @@ def regions(
 
     `maps` is float32 (h, w, classes), probabilities; `shape` is the frame's (lines, pixels).
     The maps are brought to the frame's size first: edges then lie between network pixels.
-    A pixel belongs to its most probable class, if that reaches `rule.min_probability`.
+    A pixel belongs to its most probable class, if that reaches `rule.min_probability`. Maps that
+    hold a NaN are a ValueError: they must never pass as sound steel.
     """
-    if float(maps.max()) < rule.min_probability:
+    peak = float(maps.max())
+    if math.isnan(peak):
+        raise ValueError("the segmenter's output is not a number")
+    if peak < rule.min_probability:
         return ()
     # One map at a time, and the whole stack only where something is: most of it is sound steel.
     full = np.asarray(cv2.resize(maps, shape[::-1], interpolation=cv2.INTER_LINEAR))

@@ -8,6 +8,7 @@ memory and says so in `medium`: the agent never refuses to inspect because of it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -26,6 +27,9 @@ CREATE TABLE IF NOT EXISTS message (
     payload BLOB NOT NULL
 )
 """
+_FIRST_MEMORY_ID = 1 << 48
+"""Above any id on a disk: who reads on from the last id finds what came after it, and an
+acknowledgement still under way deletes nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,14 @@ class Spool:
         self._count = self._bytes = 0
         self.medium: Literal["disk", "memory"] = "disk"
         self._max_bytes = max_bytes
+        self._db = sqlite3.connect(":memory:")
         try:
             self._open(path)
-        except sqlite3.DatabaseError as error:
-            self._second_try(path, error)
-        except OSError as error:
+        except (OSError, sqlite3.OperationalError) as error:
+            # Locked, full, no rights: the disk's fault, and the file may be sound.
             self._go_to_memory(error)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self._second_try(path, error)
 
     def append(self, messages: Iterable[Message]) -> tuple[Message, ...]:
         """Store in order, all or none; returns what had to give way to them, oldest first."""
@@ -69,13 +75,18 @@ class Spool:
 
     def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
         """Up to `limit` messages with ids above `message_id`, in order."""
-        rows = self._db.execute(
-            "SELECT id, kind, boot_id, payload FROM message WHERE id > ? ORDER BY id LIMIT ?",
-            (message_id, limit),
-        )
+        try:
+            rows = self._db.execute(
+                "SELECT id, kind, boot_id, payload FROM message WHERE id > ? ORDER BY id LIMIT ?",
+                (message_id, limit),
+            ).fetchall()
+        except sqlite3.Error as error:
+            self._go_to_memory(error)
+            return ()
         return tuple(Stored(i, Message(k, b, p)) for i, k, b, p in rows)
 
     def delete(self, ids: Sequence[int]) -> None:
+        deleted: list[int] = []
         try:
             with self._db:
                 for message_id in ids:
@@ -83,16 +94,21 @@ class Spool:
                         "DELETE FROM message WHERE id = ? RETURNING length(payload)", (message_id,)
                     ).fetchone()
                     if row:
-                        self._count -= 1
-                        self._bytes -= row[0]
+                        deleted.append(row[0])
         except sqlite3.Error as error:
             # They stay and are sent again; subscribers drop them by (agent, boot_id, seq).
             _log.error("spool: acknowledged messages cannot be deleted: %s", error)
-            self._measure()
+            return
+        self._count -= len(deleted)
+        self._bytes -= sum(deleted)
 
     @property
     def last_id(self) -> int:
-        row = self._db.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()
+        try:
+            row = self._db.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()
+        except sqlite3.Error as error:
+            self._go_to_memory(error)
+            return 0
         return int(row[0])
 
     def __len__(self) -> int:
@@ -103,7 +119,7 @@ class Spool:
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=5)
+        self._use(sqlite3.connect(path, timeout=5))
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
@@ -111,13 +127,17 @@ class Spool:
         self._db.execute(_SCHEMA)
         self._measure()
 
-    def _second_try(self, path: Path, error: sqlite3.DatabaseError) -> None:
+    def _second_try(self, path: Path, error: Exception) -> None:
         aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
         _log.error("spool: %s cannot be used (%s); set aside as %s", path, error, aside.name)
         try:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
             path.rename(aside)
+            # What the log holds was committed: it stays with its file, for whoever looks into it.
             for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_name(path.name + suffix).rename(f"{aside}{suffix}")
             self._open(path)
         except (OSError, sqlite3.Error) as again:
             self._go_to_memory(again)
@@ -125,9 +145,19 @@ class Spool:
     def _go_to_memory(self, error: Exception) -> None:
         _log.error("spool: the disk cannot be used (%s); going on in memory", error)
         self.medium = "memory"
-        self._db = sqlite3.connect(":memory:")
-        self._db.execute(_SCHEMA)
+        self._use(sqlite3.connect(":memory:"))
+        with self._db:
+            self._db.execute(_SCHEMA)
+            self._db.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES ('message', ?)",
+                (_FIRST_MEMORY_ID,),
+            )
         self._measure()
+
+    def _use(self, db: sqlite3.Connection) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self._db = db
 
     def _insert(self, rows: list[tuple[str, str, bytes]]) -> None:
         with self._db:
@@ -140,9 +170,11 @@ class Spool:
     def _make_room(self) -> tuple[Message, ...]:
         gone: list[Stored] = []
         while self._bytes > self._max_bytes and self._count > 1:
-            oldest = self.after(gone[-1].id if gone else 0, 1)[0]
-            gone.append(oldest)
-            self.delete([oldest.id])
+            before, oldest = self._count, self.after(0, 1)
+            self.delete([o.id for o in oldest])
+            if self._count >= before:  # the disk does not let go of them
+                break
+            gone += oldest
         return tuple(g.message for g in gone)
 
     def _measure(self) -> None:

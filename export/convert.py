@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def onnx_float32(source: Source) -> bytes:
     model, _ = tf2onnx.convert.from_function(
         serve, input_signature=serve.input_signature, opset=_OPSET
     )
+    model.graph.doc_string = ""  # a counter of this process: the same model, the same bytes
     # from_function names things after the graph; the bundle promises INPUT and OUTPUT.
     for value, name in ((model.graph.input[0], INPUT), (model.graph.output[0], OUTPUT)):
         _rename(model.graph, value.name, name)
@@ -87,12 +89,14 @@ def tflite_float32(source: Source) -> bytes:
 
 
 def tflite_int8(source: Source, batches: Batches) -> bytes:
-    """Full int8 between float input and output; the gate's last layer stays float."""
+    """Full int8 between float input and output; the gate's dense layers stay float."""
     return bytes(_convert(source, batches))
 
 
 def _convert(source: Source, batches: Batches | None) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The converter opens TensorFlow's own interpreter, which announces its retirement.
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         # Keras' own exporter tracks the model's variables; tf.saved_model.save of a Keras 3 model
         # does not, and the converter then writes a file without weights.
         archive = keras.export.ExportArchive()
@@ -117,12 +121,11 @@ def _convert(source: Source, batches: Batches | None) -> bytes:
 
 
 def _with_float_head(converter: Any, representative: Any) -> bytes:
-    """A gate whose last dense layer is not quantised: its logit then has no steps."""
+    """A gate whose dense layers are not quantised: its logit then has no steps."""
     debug = tf.lite.experimental
+    options = debug.QuantizationDebugOptions(denylisted_ops=["FULLY_CONNECTED"])
     debugger = debug.QuantizationDebugger(
-        converter=converter,
-        debug_dataset=representative,
-        debug_options=debug.QuantizationDebugOptions(denylisted_ops=["FULLY_CONNECTED"]),
+        converter=converter, debug_dataset=representative, debug_options=options
     )
     return bytes(debugger.get_nondebug_quantized_model())
 

@@ -45,10 +45,10 @@ def _ends_in_logit(model: keras.Model) -> tuple[keras.Model, str]:
     """Int8 and the sigmoid do not go together: near p = 0.01 few steps are left (1/256 each)."""
     last = model.layers[-1]
     if isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid:
-        return keras.Model(model.inputs, last.input), "sigmoid layer removed"
+        return keras.Model(model.input, last.input), "sigmoid layer removed"
     if getattr(last, "activation", None) is keras.activations.sigmoid:
         last.activation = keras.activations.linear
-        return keras.Model(model.inputs, last(last.input)), "sigmoid of the last layer removed"
+        return keras.Model(model.input, last(last.input)), "sigmoid of the last layer removed"
     return model, ""
 
 

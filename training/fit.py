@@ -86,10 +86,11 @@ def _sets(recipe: Recipe) -> tuple[SteelSet, SteelSet]:
     clean = 1.0 if recipe.stage == "gate" else 0.2
     first = recipe.seed % 100 * 10
     train = TRAIN_SEEDS[first : first + recipe.strips]
-    validation = VALIDATION_SEEDS[first : first + max(1, recipe.strips // 8)]
+    validation = VALIDATION_SEEDS[first : first + max(1, min(12, recipe.strips // 8))]
+    how: dict[str, Any] = {"clean_share": clean, "spec": spec, "masks": recipe.stage != "gate"}
     return (
-        render_set(train, recipe.frames_per_strip, clean_share=clean, spec=spec),
-        render_set(validation, recipe.frames_per_strip, clean_share=clean, spec=spec),
+        render_set(train, recipe.frames_per_strip, **how),
+        render_set(validation, recipe.frames_per_strip, **how),
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-# Keras' default of 0.99 lags a hundred steps behind the weights: on runs of a few thousand steps
-# the validation loss then jumps about by factors of a hundred.
+# Keras' default of 0.99 lags a hundred steps behind the weights; over a few thousand steps the
+# validation loss then jumps about by factors of a hundred.
 _MOMENTUM = 0.9
 
 _RESNET50_STACKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edge_agent.camera.rolled_steel import CLASS_NAMES, SteelStrip
+from edge_agent.frame import ClassMap
 from edge_agent.preprocess import InputSpec, resize, scale
 
 FRAME_LINES = 256
@@ -20,7 +21,7 @@ FRAME_LINES = 256
 TRAIN_SEEDS = range(1_000, 2_000)
 VALIDATION_SEEDS = range(2_000, 3_000)
 
-MIN_DEFECT_PX = 300
+MIN_DEFECT_PX = 500
 """Frames with fewer defect pixels than this, but some, teach nothing reliable: left out."""
 
 
@@ -28,7 +29,8 @@ MIN_DEFECT_PX = 300
 class SteelSet:
     """Frames at network size: images uint8 (n, h, w), cover uint8 (n, h, w, 4), 255 = all defect.
 
-    `defective` is bool (n,). `cover` is the share of each network pixel that each class covers.
+    `defective` is bool (n,). `cover` is the share of each network pixel that each class covers;
+    empty (n, 0, 0, 4) in a set made without masks.
     """
 
     images: NDArray[np.uint8]
@@ -37,7 +39,7 @@ class SteelSet:
 
 
 def render_set(
-    seeds: Sequence[int], frames_per_strip: int, *, clean_share: float, spec: InputSpec
+    seeds: Sequence[int], frames_per_strip: int, *, clean_share: float, spec: InputSpec, masks: bool
 ) -> SteelSet:
     """Render strips; of the clean frames keep `clean_share` (0..1), chosen by the strip's seed."""
     images, covers, defective = [], [], []
@@ -50,16 +52,20 @@ def render_set(
                 continue
             image = strip.render(index * FRAME_LINES, FRAME_LINES)
             images.append(resize(image, spec)[:, :, 0])
-            planes = np.stack(
-                [(truth == k) * np.uint8(255) for k in range(1, len(CLASS_NAMES) + 1)], axis=2
-            )
-            covers.append(
-                cv2.resize(planes, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
-            )
+            covers.append(_cover(truth, spec) if masks else _NO_COVER)
             defective.append(area > 0)
-    return SteelSet(
-        np.stack(images), np.stack(covers).astype(np.uint8), np.array(defective, np.bool_)
+    return SteelSet(np.stack(images), np.stack(covers), np.array(defective, np.bool_))
+
+
+_NO_COVER: NDArray[np.uint8] = np.empty((0, 0, len(CLASS_NAMES)), np.uint8)
+
+
+def _cover(truth: ClassMap, spec: InputSpec) -> NDArray[np.uint8]:
+    planes = np.stack(
+        [(truth == k) * np.uint8(255) for k in range(1, len(CLASS_NAMES) + 1)], axis=2
     )
+    size = (spec.width, spec.height)
+    return np.asarray(cv2.resize(planes, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class SteelBatches(keras.utils.PyDataset):  # type: ignore[misc]

@@ -74,6 +74,8 @@ class Folder:
         if self._frame_id >= len(self._names) and not self._config.loop:
             raise EndOfStream
         name = self._names[self._frame_id % len(self._names)]
+        # A name need not be UTF-8, nor one line; what is sent must be both.
+        shown = name if name.isprintable() else ascii(name)
         frame_id, first_line = self._frame_id, self._line
         self._frame_id += 1
         try:
@@ -90,7 +92,7 @@ class Folder:
                 line_count=lines,
                 captured_utc_ns=time.time_ns(),
                 captured_monotonic_ns=time.monotonic_ns(),
-                detail=f"{name}: {error}",
+                detail=f"{shown}: {error}",
             )
         self._line += image.shape[0]
         return Frame(
@@ -99,7 +101,7 @@ class Folder:
             first_line=first_line,
             captured_utc_ns=time.time_ns(),
             captured_monotonic_ns=time.monotonic_ns(),
-            source=name,
+            source=shown,
         )
 
     def _check_size(self, image: Image) -> None:

@@ -43,8 +43,8 @@ class SteelSettings:
     pixel_mm: float = 0.25
     defects_per_m: float = 3.0
     harmless_per_m: float = 4.0
-    min_contrast: float = 0.06
-    """Weakest defect, as a fraction of the local grey level (about 1.5 noise sigmas a pixel)."""
+    min_contrast: float = 0.07
+    """Weakest defect, as a fraction of the local grey level (less than two noise sigmas a pixel)."""
     max_contrast: float = 0.55
 
 

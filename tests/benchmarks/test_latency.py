@@ -1,0 +1,48 @@
+"""edge-bench latency: a row an artifact, with what it was measured on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+
+
+def test_report_has_every_artifact_and_the_machine(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "latency.json"
+    words = ["--samples", "5", "--warm-up", "1", "--threads", "1", "--json", str(out)]
+    assert main(["latency", str(tiny_bundle), *words]) == 0
+    report = json.loads(out.read_text())
+    manifest = json.loads((tiny_bundle / "bundle.json").read_text())
+    expected = {
+        (stage, f"{a['format']}-{a['precision']}")
+        for stage in ("gate", "segmenter")
+        for a in manifest[stage]["artifacts"]
+    }
+    assert {(t["stage"], t["artifact"]) for t in report["timings"]} == expected
+    for timing in report["timings"]:
+        assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
+        assert timing["samples"] == 5
+    assert report["threads"] == 1 and report["warm_up"] == 1
+    assert report["machine"]["cores"] >= 1 and report["machine"]["libraries"]["onnxruntime"]
+    assert "p50 ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["latency", "/nowhere"], "/nowhere"),
+        (["latency", "{bundle}", "--samples", "0"], "--samples"),
+        (["accuracy", "{bundle}", "--simulated", "--frames", "0"], "--frames"),
+        (["accuracy", "{bundle}", "--simulated", "--artifacts", "none"], "none"),
+        (["latency", "{bundle}", "--samples", "1", "--json", "/nowhere/x.json"], "--json"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    words: list[str], named: str, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([w.format(bundle=tiny_bundle) for w in words]) == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-bench: ")]
+    assert len(lines) == 1 and named in lines[0]
