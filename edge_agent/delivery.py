@@ -8,6 +8,7 @@ acknowledged it; after a lost connection sending begins again with the oldest on
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -21,13 +22,15 @@ import msgspec
 from edge_agent.errors import BrokerError
 from edge_agent.events import DefectEvent, GapEvent, envelope
 from edge_agent.frame import GapReason
-from edge_agent.publish import Connected, Lost, Note
+from edge_agent.publish import Connected, Lost, Note, Reached
 from edge_agent.spool import Message, Spool
 
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _ACK_TIMEOUT_S = 10.0
+_ANSWER_TIMEOUT_S = 3.0
+"""From a socket that is open to the broker's word that we may speak."""
 _MAX_BACKOFF_S = 30.0
 
 
@@ -89,6 +92,7 @@ class Delivery(threading.Thread):
         self._link: Link | None = None
         self._link_number = 0
         self._online = False
+        self._answer_by_s = math.inf
         self._retry_at_s, self._backoff_s = 0.0, 0.5
         self._in_flight: dict[int, tuple[int, str, float]] = {}  # mid: (spool id, kind, sent at)
         self._cursor = self._replay_until = 0
@@ -214,8 +218,10 @@ class Delivery(threading.Thread):
         return Message(kind, data.boot_id, payload)
 
     def _note(self, note: Note, spool: Spool, acknowledged: list[int]) -> None:
-        if isinstance(note, Connected):
-            self._online, self._backoff_s = True, 0.5
+        if isinstance(note, Reached):
+            self._answer_by_s = time.monotonic() + _ANSWER_TIMEOUT_S
+        elif isinstance(note, Connected):
+            self._online, self._backoff_s, self._answer_by_s = True, 0.5, math.inf
             self._cursor, self._replay_until = 0, spool.last_id
             _log.info("broker: connected, %d messages waiting", len(spool))
             self._publish_now("state", self._birth)
@@ -236,6 +242,11 @@ class Delivery(threading.Thread):
         now = time.monotonic()
         if self._in_flight and now - min(s for *_, s in self._in_flight.values()) > _ACK_TIMEOUT_S:
             self._lose(f"no acknowledgement for {_ACK_TIMEOUT_S:.0f} s")
+        if now > self._answer_by_s:
+            # A broker that knows one version only may leave the other without an answer: amqtt
+            # takes an MQTT 5 CONNECT for 3.1.1 and waits for the rest of it.
+            self._mqtt311 = not self._mqtt311
+            self._lose(f"no answer to CONNECT for {_ANSWER_TIMEOUT_S:.0f} s")
         if self._link is None and now >= self._retry_at_s and not self._over():
             self._link_number += 1
             number = self._link_number
@@ -263,7 +274,7 @@ class Delivery(threading.Thread):
             return
         if say_offline and self._online:
             link.publish(f"{self._base}/state", self._death, retain=True)
-        self._online = False
+        self._online, self._answer_by_s = False, math.inf
         self._in_flight.clear()
         self._link_number += 1  # what the old client still says is for nobody
         link.close()

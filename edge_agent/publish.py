@@ -25,6 +25,11 @@ _UNSUPPORTED_PROTOCOL = 0x84
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """The host took our connection; the broker's answer is still to come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     """The broker accepted us."""
 
@@ -45,7 +50,7 @@ class Acknowledged:
     refused: str | None
 
 
-Note = Connected | Lost | Acknowledged
+Note = Reached | Connected | Lost | Acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Connection:
         def on_publish(_c: Any, _u: Any, mid: int, reason: Any, _p: Any) -> None:
             tell(Acknowledged(mid, str(reason) if reason.is_failure else None))
 
+        client.on_socket_open = lambda _c, _u, _s: tell(Reached())
         client.on_connect = on_connect
         client.on_publish = on_publish
         client.on_connect_fail = lambda _c, _u: tell(Lost(f"no connection to {host}:{port}"))

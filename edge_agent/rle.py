@@ -6,12 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def encode(mask: NDArray[np.bool_]) -> str:
-    """Mask, bool (lines, pixels), to text; "" for an empty mask."""
-    flat = np.concatenate(([False], mask.ravel(order="F"), [False]))
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, ends = edges[::2], edges[1::2]
-    return " ".join(f"{s} {e - s}" for s, e in zip(starts.tolist(), ends.tolist(), strict=True))
+def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | None = None) -> str:
+    """Mask, bool (lines, pixels), to text; "" for an empty mask.
+
+    With `at` (line, pixel) and `lines`, `mask` is a box of a larger mask of so many lines, which
+    is never built: most of a frame is sound.
+    """
+    total = mask.shape[0] if lines is None else lines
+    padded = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)
+    padded[:, 1:-1] = mask.T
+    change = np.diff(padded, axis=1)
+    (column, start), (_, end) = np.nonzero(change == 1), np.nonzero(change == -1)
+    first = (at[1] + column) * total + at[0] + start
+    last = first + end - start
+    # A run that ends at the foot of a column goes on at the head of the next.
+    joined = first[1:] == last[:-1]
+    first, last = first[np.r_[True, ~joined][: first.size]], last[np.r_[~joined, True][: last.size]]
+    pairs = zip((first + 1).tolist(), (last - first).tolist(), strict=True)
+    return " ".join(f"{s} {n}" for s, n in pairs)
 
 
 def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,41 +33,54 @@ def regions(
     A pixel belongs to its most probable class, if that reaches `rule.min_probability`. Maps that
     hold a NaN are a ValueError: they must never pass as sound steel.
     """
-    peak = float(maps.max())
-    if math.isnan(peak):
+    if np.isnan(maps).any():
         raise ValueError("the segmenter's output is not a number")
-    if peak < rule.min_probability:
-        return ()
-    # One map at a time, and the whole stack only where something is: most of it is sound steel.
-    full = np.asarray(cv2.resize(maps, shape[::-1], interpolation=cv2.INTER_LINEAR))
-    full = full.reshape(*shape, maps.shape[2])
-    best = full.max(axis=2)
-    classes = np.where(best >= rule.min_probability, full.argmax(axis=2) + 1, 0).astype(np.uint8)
+    best, classes = _best(maps, shape, rule.min_probability)
     found = []
-    for class_id in np.unique(classes[classes > 0]).tolist():
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(
-            (classes == class_id).astype(np.uint8), connectivity=8
+    for class_id in (np.flatnonzero(np.bincount(classes.ravel())[1:]) + 1).tolist():
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
+            (classes == class_id).view(np.uint8), connectivity=8
         )
-        for label in range(1, count):
-            x, y, width, height, area = (int(v) for v in stats[label])
-            if area < rule.min_area_px:
+        for label, (x, y, width, height, area) in enumerate(stats.tolist()):
+            if label == 0 or area < rule.min_area_px:
                 continue
-            mask = np.zeros(shape, np.bool_)
             box = np.s_[y : y + height, x : x + width]
-            mask[box] = labels[box] == label
+            mask = labels[box] == label
             found.append(
                 Region(
                     class_id=class_id,
-                    confidence=float(best[mask].mean()),
+                    confidence=float(best[box][mask].mean()),
                     x_px=x,
                     y_px=y,
                     width_px=width,
                     height_px=height,
                     area_px=area,
-                    rle=rle.encode(mask),
+                    rle=rle.encode(mask, (y, x), shape[0]),
                 )
             )
     return tuple(sorted(found, key=lambda r: -r.area_px))
+
+
+def _best(
+    maps: NDArray[np.float32], shape: tuple[int, int], least: float
+) -> tuple[NDArray[np.float32], ClassMap]:
+    """Per frame pixel the highest probability and its class, 0 where that is below `least`.
+
+    Map by map, and only those that reach `least` somewhere: bilinear interpolation cannot raise
+    a maximum, and most frames have one class or two.
+    """
+    best = np.full(shape, np.float32(least), np.float32)
+    classes = np.zeros(shape, np.uint8)
+    for index in range(maps.shape[2]):
+        plane = np.ascontiguousarray(maps[:, :, index])
+        if float(plane.max()) < least:
+            continue
+        full = np.asarray(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
+        # Of equals the first class wins; `least` itself is enough to count.
+        wins = (full > best) | ((full == best) & (classes == 0))
+        np.copyto(best, full, where=wins)
+        classes[wins] = index + 1
+    return best, classes
 
 
 def class_map(found: tuple[Region, ...], shape: tuple[int, int]) -> ClassMap:

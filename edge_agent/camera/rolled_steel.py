@@ -44,7 +44,7 @@ class SteelSettings:
     defects_per_m: float = 3.0
     harmless_per_m: float = 4.0
     min_contrast: float = 0.07
-    """Weakest defect, as a fraction of the local grey level (less than two noise sigmas a pixel)."""
+    """Weakest defect, as a fraction of the local grey level: under two noise sigmas a pixel."""
     max_contrast: float = 0.55
 
 
