@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from edge_agent.bundle import Bundle
-from edge_agent.camera.rolled_steel import Mark, SteelStrip
+from edge_agent.camera.rolled_steel import SteelStrip
 from edge_agent.frame import ClassMap, Image
 from edge_agent.gate import Gate
 from edge_agent.runtime import choose
@@ -79,8 +79,8 @@ class Baseline:
 class Case:
     image: Image
     truth: ClassMap
-    defects: tuple[Mark, ...]
-    first_line: int
+    defects: tuple[tuple[int, NDArray[np.bool_]], ...]
+    """Class and mask on the frame of each defect that touches it."""
 
     @property
     def defect_px(self) -> int:
@@ -114,8 +114,10 @@ def cases(first_seed: int, frames: int) -> Iterator[Case]:
         yield Case(
             strip.render(first, FRAME_LINES),
             strip.truth(first, FRAME_LINES),
-            strip.defects(first, FRAME_LINES),
-            first,
+            tuple(
+                (mark.class_id, strip.mask_of(mark, first, FRAME_LINES))
+                for mark in strip.defects(first, FRAME_LINES)
+            ),
         )
 
 
@@ -148,24 +150,19 @@ class _Judge:
         got = class_map(found, shape)
         right = np.count_nonzero((got == case.truth) & (got > 0))
         self._dice.append(2 * right / (np.count_nonzero(got) + case.defect_px))
-        for mark in case.defects:
-            self._match(mark, case, got)
+        for class_id, mask in case.defects:
+            self._match(class_id, mask, case, got)
 
-    def _match(self, mark: Mark, case: Case, got: ClassMap) -> None:
-        on_frame = np.zeros(got.shape, np.bool_)
-        top, left = mark.first_line - case.first_line, mark.first_px
-        y, x = np.nonzero(mark.mask)
-        y, x = y + top, x + left
-        inside = (y >= 0) & (y < got.shape[0]) & (x >= 0) & (x < got.shape[1])
-        on_frame[y[inside], x[inside]] = True
-        on_frame &= case.truth == mark.class_id  # a later mark may lie over it
+    def _match(self, class_id: int, mask: NDArray[np.bool_], case: Case, got: ClassMap) -> None:
+        # A later mark may lie over it.
+        on_frame = mask & (case.truth == class_id)
         area = int(np.count_nonzero(on_frame))
         if area < MIN_DEFECT_PX:
             return
         self._defects += 1
         classes = np.bincount(got[on_frame])
         if classes[1:].sum() >= _MATCHED_COVER * area:
-            self._right.append(int(classes[1:].argmax()) + 1 == mark.class_id)
+            self._right.append(int(classes[1:].argmax()) + 1 == class_id)
 
     def result(self) -> Result:
         table = np.array(self._frames, dtype=bool).reshape(-1, 3)

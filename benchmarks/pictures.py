@@ -41,8 +41,9 @@ def annotate(image: Image, event: DefectEvent | None, truth: ClassMap) -> Pictur
         _text(
             picture,
             f"{defect.class_name} {defect.confidence:.2f}",
-            (box.x, box.y - 6 if box.y > 24 else box.y + box.height + 18),
+            (box.x, box.y - 8 if box.y > 32 else box.y + box.height + 26),
             colour,
+            scale=0.85,
         )
     return picture
 
@@ -87,5 +88,6 @@ def _text(
     colour: tuple[int, int, int],
     scale: float = 0.55,
 ) -> None:
-    cv2.putText(picture, text, at, _FONT, scale, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(picture, text, at, _FONT, scale, colour, 1, cv2.LINE_AA)
+    weight = 2 if scale > 0.7 else 1
+    cv2.putText(picture, text, at, _FONT, scale, (0, 0, 0), weight + 2, cv2.LINE_AA)
+    cv2.putText(picture, text, at, _FONT, scale, colour, weight, cv2.LINE_AA)

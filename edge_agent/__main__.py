@@ -87,6 +87,8 @@ def _watch(args: argparse.Namespace) -> None:
     def subscribed() -> None:
         print(f"subscribed to {config.root} on {config.broker}", file=sys.stderr, flush=True)
 
+    if args.record:
+        _append(args.record, b"")  # refused now, not at the first alert
     count = 0
     for heard in listen(config, subscribed):
         if not isinstance(heard, Heard):
@@ -94,8 +96,7 @@ def _watch(args: argparse.Namespace) -> None:
             continue
         print(heard.payload.decode() if args.json else line(heard.event), flush=True)
         if args.record:
-            with args.record.open("ab") as file:
-                file.write(heard.payload + b"\n")
+            _append(args.record, heard.payload + b"\n")
         count += 1
         if count == args.count:
             return
@@ -137,7 +138,6 @@ def _schema(args: argparse.Namespace) -> None:
     for name, schema in schemas().items():
         text = json.dumps(schema, indent=1, sort_keys=True) + "\n"
         if args.out:
-            args.out.mkdir(parents=True, exist_ok=True)
             _write(args.out / f"{name}.schema.json", text)
         else:
             print(text, end="")
@@ -145,7 +145,16 @@ def _schema(args: argparse.Namespace) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EdgeError(f"{path}: {error.strerror}; give a path that can be written") from None
+
+
+def _append(path: Path, data: bytes) -> None:
+    try:
+        with path.open("ab") as file:
+            file.write(data)
     except OSError as error:
         raise EdgeError(f"{path}: {error.strerror}; give a path that can be written") from None
 
@@ -201,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--height-px", type=int, default=256)
     broker = add("broker", "run the embedded broker by itself, on loopback", "broker --port 1883")
     broker.set_defaults(act=_broker)
-    broker.add_argument("--port", type=int, default=1883)
+    broker.add_argument("--port", type=_port, default=1883)
     schema = add("schema", "print or write the JSON Schemas of the messages", "schema --out DIR")
     schema.set_defaults(act=_schema)
     schema.add_argument("--out", type=Path, metavar="DIR")
@@ -213,6 +222,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
     return int(text)
 
 

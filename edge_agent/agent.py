@@ -27,7 +27,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.gate import Gate
 from edge_agent.health import sd_notify, watchdog_interval_s
 from edge_agent.pipeline import Identity, Pipeline
-from edge_agent.publish import Connection, Will
+from edge_agent.publish import Connection, Will, check_files
 from edge_agent.runtime import Choice, choose
 from edge_agent.segment import Segmenter
 from edge_agent.spool import Spool
@@ -82,6 +82,7 @@ class Agent:
         boot_id = uuid.uuid4().hex
         self._boot_id = boot_id
         self._broker: EmbeddedBroker | None = None
+        check_files(config.mqtt)
         self._lock = _Lock(config.state_dir)
         stages = prepare_stages(config)
         for name, choice in (("gate", stages.gate), ("segmenter", stages.segmenter)):

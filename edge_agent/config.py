@@ -184,7 +184,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
-        value = text  # a bare word or path needs no quotes on the command line
+        value = text.strip()  # a bare word or path needs no quotes on the command line
     at = tree
     for section in sections:
         at = at.setdefault(section, {})

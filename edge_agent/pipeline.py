@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from math import exp
+from math import exp, isfinite
 from typing import Any
 
 from edge_agent import events
@@ -158,6 +158,9 @@ class Pipeline:
         began = time.monotonic_ns()
         times = {"wait": _ms(began - frame.captured_monotonic_ns)}
         verdict = self._gate.judge(frame.image)
+        if not isfinite(verdict.score_logit):
+            # Neither clean nor an alert: JSON has no such number, so it is declared as a gap.
+            raise ArithmeticError(f"the gate's score is {verdict.score_logit}")
         judged = time.monotonic_ns()
         times["gate"] = _ms(judged - began)
         found: tuple[Region, ...] = ()

@@ -18,7 +18,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
 from edge_agent.config import Mqtt
-from edge_agent.errors import BrokerError
+from edge_agent.errors import BrokerError, ConfigError
 
 _CONNECT_TIMEOUT_S = 5.0
 _UNSUPPORTED_PROTOCOL = 0x84
@@ -119,6 +119,19 @@ def address(config: Mqtt) -> tuple[str, int, bool]:
     url = urlsplit(config.broker)
     tls = url.scheme == "mqtts"
     return url.hostname or "", url.port or (8883 if tls else 1883), tls
+
+
+def check_files(config: Mqtt) -> None:
+    """Refuse at the start what would fail at every connection. Raises ConfigError."""
+    for key in ("password_file", "ca_file"):
+        name = getattr(config, key)
+        try:
+            if name:
+                Path(name).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"mqtt.{key}: {name}: {error.strerror}; give a file we can read"
+            ) from None
 
 
 def password(config: Mqtt) -> str | None:

@@ -17,6 +17,7 @@ from edge_agent.events import CloudEvent, DefectEvent, GapEvent
 from edge_agent.publish import address, password
 
 _MAX_PAYLOAD_BYTES = 16 << 20
+_SHOWN = 3  # defects named on a line; they come largest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def listen(config: Mqtt, on_subscribed: Callable[[], None]) -> Iterator[Heard | 
             topic, payload = inbox.get()
             try:
                 event = decode(topic, payload)
-            except (msgspec.DecodeError, ValueError) as error:
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 yield f"{topic}: {error}"
                 continue
             seen = last.setdefault((event.data.agent, event.data.boot_id), set())
@@ -74,7 +75,10 @@ def listen(config: Mqtt, on_subscribed: Callable[[], None]) -> Iterator[Heard | 
 
 
 def decode(topic: str, payload: bytes) -> CloudEvent[DefectEvent] | CloudEvent[GapEvent]:
-    """A payload by its topic; ValueError or msgspec.DecodeError for what is not ours."""
+    """A payload by its topic; for what is not ours ValueError, msgspec.DecodeError, RecursionError.
+
+    The last for what is nested thousands deep.
+    """
     if len(payload) > _MAX_PAYLOAD_BYTES:
         raise ValueError(f"{len(payload)} bytes, more than {_MAX_PAYLOAD_BYTES}")
     if topic.endswith("/event"):
@@ -89,7 +93,7 @@ def line(event: CloudEvent[DefectEvent] | CloudEvent[GapEvent]) -> str:
     if isinstance(data, GapEvent):
         return f"{head}: NOT INSPECTED ({data.reason.value}): {data.detail}"
     parts = []
-    for defect in data.defects:
+    for defect in data.defects[:_SHOWN]:
         if defect.across_mm is None or defect.along_m is None or defect.area_mm2 is None:
             box = defect.box_px
             where = f"at x {box.x} px, y {box.y} px, {defect.area_px} px"
@@ -99,4 +103,6 @@ def line(event: CloudEvent[DefectEvent] | CloudEvent[GapEvent]) -> str:
                 f"{defect.area_mm2:.0f} mm²"
             )
         parts.append(f"{defect.class_name} {defect.confidence:.2f} {where}")
+    if len(data.defects) > _SHOWN:
+        parts.append(f"and {len(data.defects) - _SHOWN} smaller")
     return f"{head}{' (replayed)' if data.replayed else ''}: {'; '.join(parts)}"

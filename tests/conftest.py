@@ -125,6 +125,15 @@ class Mosquitto:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """It keeps its port and its connections, and does nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -326,44 +335,48 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
     node = helper.make_node
     same = {"kernel_shape": [31, 31], "auto_pad": "SAME_UPPER", "count_include_pad": 0}
 
-    def gate(scale: float = 40.0, *, trap: str = "") -> bytes:
+    def gate(scale: float = 40.0, *, trap: str = "", burden: int = 0) -> bytes:
         """Logit = scale * largest deviation from the blurred image - 4.
 
         `trap`: what a frame brighter than 0.9 on average does: "raise" or "nan".
+        `burden`: so many poolings more, for nothing but time.
         """
         nodes = [
-            node("Transpose", [INPUT], ["chw"], perm=[0, 3, 1, 2]),
-            node("AveragePool", ["chw"], ["blurred"], **same),
-            node("Sub", ["chw", "blurred"], ["detail"]),
+            node("Transpose", [INPUT], ["b0"], perm=[0, 3, 1, 2]),
+            node("AveragePool", ["b0"], ["blurred"], **same),
+            node("Sub", ["b0", "blurred"], ["detail"]),
             node("Abs", ["detail"], ["size"]),
             node("ReduceMax", ["size"], ["most"], axes=[1, 2, 3], keepdims=0),
             node("Reshape", ["most", "one_by_one"], ["column"]),
             node("Mul", ["column", "scale"], ["scaled"]),
-            node("Sub", ["scaled", "four"], [OUTPUT if not trap else "logit"]),
+            node("Sub", ["scaled", "four"], ["logit"]),
+            # What the frame lacks to a mean of 0.9; from it comes something that is 0 or a trap.
+            node("ReduceMean", [INPUT], ["mean"], axes=[1, 2, 3], keepdims=0),
+            node("Sub", ["limit", "mean"], ["margin"]),
         ]
+        if trap == "raise":  # an index out of bounds
+            nodes += [
+                node("Less", ["margin", "zero"], ["bright"]),
+                node("Cast", ["bright"], ["index"], to=TensorProto.INT64),
+                node("Gather", ["zero", "index"], ["nothing"]),
+            ]
+        else:  # the root of a negative margin is no number, and 0 times that is none either
+            nodes += [node("Sqrt" if trap == "nan" else "Abs", ["margin"], ["root"])]
+            for i in range(burden):
+                nodes.append(node("AveragePool", [f"b{i}"], [f"b{i + 1}"], **same))
+            nodes += [
+                node("ReduceMax", [f"b{burden}"], ["load"], keepdims=0),
+                node("Mul", ["root", "load"], ["some"]),
+                node("Mul", ["some", "zero"], ["nothing"]),
+            ]
+        nodes.append(node("Add", ["logit", "nothing"], [OUTPUT]))
         constants = {
             "one_by_one": np.array([1, 1], np.int64),
             "scale": np.array([scale], np.float32),
             "four": np.array([4], np.float32),
+            "limit": np.array([0.9], np.float32),
+            "zero": np.array([0], np.float32),
         }
-        if trap:
-            nodes += [
-                node("ReduceMean", [INPUT], ["mean"], axes=[1, 2, 3], keepdims=0),
-                node("Sub", ["limit", "mean"], ["margin"]),
-            ]
-            constants["limit"] = np.array([0.9], np.float32)
-        if trap == "nan":  # 0 * sqrt(margin): 0, or not a number below zero
-            nodes += [node("Sqrt", ["margin"], ["root"]), node("Mul", ["root", "zero"], ["extra"])]
-            constants["zero"] = np.array([0], np.float32)
-        elif trap == "raise":  # an index out of bounds
-            nodes += [
-                node("Less", ["margin", "zero"], ["bright"]),
-                node("Cast", ["bright"], ["index"], to=TensorProto.INT64),
-                node("Gather", ["zero", "index"], ["extra"]),
-            ]
-            constants["zero"] = np.array([0], np.float32)
-        if trap:
-            nodes.append(node("Add", ["logit", "extra"], [OUTPUT]))
         return model(nodes, constants, ([1, 256, 256, 3], [1, 1]))
 
     def segmenter(scale: float = 8.0) -> bytes:
@@ -388,7 +401,7 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
     return gate, segmenter
 
 
-def _write_bundle(folder: Path, *, trap: str = "", gate_threshold: float = -1.5) -> Path:
+def _write_bundle(folder: Path, **gate: Any) -> Path:
     """A bundle as edge-export packs it: two artifacts a stage, real golden outputs."""
     import onnxruntime
 
@@ -404,7 +417,7 @@ def _write_bundle(folder: Path, *, trap: str = "", gate_threshold: float = -1.5)
     arrays: dict[str, Any] = {f"image/{i:02d}": image for i, image in enumerate(images)}
     stages = {}
     for stage, spec, data, tolerance in (
-        ("gate", GATE_INPUT, make_gate(trap=trap), 0.01),
+        ("gate", GATE_INPUT, make_gate(**gate), 0.01),
         ("segmenter", SEGMENTER_INPUT, make_segmenter(), 0.002),
     ):
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -428,7 +441,7 @@ def _write_bundle(folder: Path, *, trap: str = "", gate_threshold: float = -1.5)
                     input_name=INPUT,
                     output_name=OUTPUT,
                     golden_tolerance=tolerance,
-                    threshold_logit=gate_threshold if stage == "gate" else None,
+                    threshold_logit=-1.5 if stage == "gate" else None,
                 )
             )
         stages[stage] = Stage(input=spec, artifacts=tuple(artifacts))
@@ -453,13 +466,13 @@ def _write_bundle(folder: Path, *, trap: str = "", gate_threshold: float = -1.5)
 
 @pytest.fixture(scope="session")
 def write_bundle() -> Callable[..., Path]:
-    """`write_bundle(folder, trap="raise"|"nan", gate_threshold=…)`: a tiny bundle of one's own."""
+    """`write_bundle(folder, **gate)`: a tiny bundle with the gate `tiny_networks` makes of that."""
     return _write_bundle
 
 
 @pytest.fixture(scope="session")
 def tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
-    """Makers of the two networks as ONNX: `gate(scale)` and `segmenter(scale)`."""
+    """Makers of the two networks as ONNX: `gate(scale, …)` and `segmenter(scale)`."""
     return _tiny_networks()
 
 
@@ -543,14 +556,18 @@ class Ended:
 class AgentProcess:
     """`python -m edge_agent run` on its own."""
 
-    def __init__(self, folder: Path, config: Path, arguments: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, config: Path, arguments: Sequence[str], environment: dict[str, str]
+    ) -> None:
         folder.mkdir(parents=True)
         self._out, self._err = folder / "stdout", folder / "stderr"
         self._summary = folder / "summary.json"
         command = [sys.executable, "-m", "edge_agent", "run", "--config", str(config)]
         command += ["--summary", str(self._summary), *arguments]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdout=out, stderr=err, env={**os.environ, **environment}
+            )
 
     @property
     def stderr(self) -> str:
@@ -585,11 +602,12 @@ class AgentProcess:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
-    """`agent(config, *arguments)`: a running agent; killed at the end of the test if need be."""
+    """`agent(config, *arguments, **environment)`: it runs; killed at the test's end if need be."""
     started: list[AgentProcess] = []
 
-    def start(config: Path, *arguments: str) -> AgentProcess:
-        started.append(AgentProcess(tmp_path / f"run-{len(started)}", config, arguments))
+    def start(config: Path, *arguments: str, **environment: str) -> AgentProcess:
+        folder = tmp_path / f"run-{len(started)}"
+        started.append(AgentProcess(folder, config, arguments, environment))
         return started[-1]
 
     yield start

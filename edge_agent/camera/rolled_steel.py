@@ -206,6 +206,13 @@ class SteelStrip:
         """The defects that touch these lines, in the order they were laid on the strip."""
         return tuple(self._marks_on(_DEFECT, first_line, line_count))
 
+    def mask_of(self, mark: Mark, first_line: int, line_count: int) -> NDArray[np.bool_]:
+        """Where `mark` lies on these lines, bool (line_count, width_px), even under a later one."""
+        mask = np.zeros((line_count, self.settings.width_px), np.bool_)
+        on_strip, on_mark = self._overlap(mark, first_line, line_count)
+        mask[on_strip] = mark.mask[on_mark]
+        return mask
+
     def line_period_s(self, line: int) -> float:
         """Time between this line and the next: pixel pitch over strip speed (encoder trigger)."""
         return self.settings.pixel_mm / 1000 / (self._nominal_speed_m_s * self._speed(line))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edge_agent.camera import Camera, EndOfStream, open_camera
-from edge_agent.config import FolderCamera, SimulatedCamera
 from edge_agent.config import Camera as CameraConfig
+from edge_agent.config import FolderCamera, SimulatedCamera
 from edge_agent.frame import Frame, Gap
 
 _GRABS = 6

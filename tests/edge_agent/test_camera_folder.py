@@ -291,9 +291,7 @@ def test_a_cut_file_is_refused_or_whole(tmp_path: Path, suffix: str, share: floa
 
 @given(head=st.sampled_from([b"", b"\xff\xd8", b"\x89PNG", b"BM", b"P5\n"]), body=st.binary())
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_bytes_are_a_picture_or_a_value_error(
-    tmp_path: Path, head: bytes, body: bytes
-) -> None:
+def test_any_bytes_are_a_picture_or_a_value_error(tmp_path: Path, head: bytes, body: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(head + body + (b"IEND\xff\xd9" if head else b""))
     try:

@@ -34,9 +34,7 @@ def test_frames_are_the_strip_without_a_line_missing() -> None:
     assert [f.encoder_count for f in frames] == [0, 100, 200, 300, 400]
     assert {f.line_count for f in frames} == {100}
     strip = strip_of(SimulatedCamera(seed=3, width_px=800))
-    np.testing.assert_array_equal(
-        np.concatenate([f.image for f in frames]), strip.render(0, 500)
-    )
+    np.testing.assert_array_equal(np.concatenate([f.image for f in frames]), strip.render(0, 500))
 
 
 def test_the_strip_is_the_one_that_was_configured() -> None:

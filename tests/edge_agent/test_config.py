@@ -420,7 +420,9 @@ def test_what_is_no_broker(broker: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "gone.toml")
-    message = f"--config: {tmp_path / 'gone.toml'}: No such file or directory; give an existing file"
+    message = (
+        f"--config: {tmp_path / 'gone.toml'}: No such file or directory; give an existing file"
+    )
     assert str(caught.value) == message
 
 
@@ -509,7 +511,7 @@ def _config_or_one_line(tree: dict[str, Any]) -> None:
 
 
 @given(tree=TREES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, Any]) -> None:
     _config_or_one_line(tree)
 

@@ -31,7 +31,7 @@ from edge_agent.events import (
     MaskRle,
 )
 from edge_agent.frame import GapReason
-from edge_agent.publish import Acknowledged, Connected, Lost, Note
+from edge_agent.publish import Acknowledged, Connected, Lost, Note, Reached
 from edge_agent.spool import Message, Spool
 
 BOOT = "b" * 32
@@ -439,6 +439,32 @@ def test_a_broker_without_mqtt_5_is_asked_again_in_3_1_1(rig: Rig) -> None:
     delivery.offer(draft(0))
     rig.empty(delivery)
     assert [link.mqtt311 for link in rig.broker.links] == [False, True]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("answers_to_311", [True, False])
+def test_a_broker_that_leaves_connect_unanswered_is_asked_in_the_other_version(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, answers_to_311: bool
+) -> None:
+    """amqtt, for one, never answers MQTT 5; a frozen broker answers nothing for a while."""
+    monkeypatch.setattr(module, "_ANSWER_TIMEOUT_S", 0.1)
+
+    def greet(link: ScriptedLink) -> None:
+        link.tell(Reached())
+        if link.mqtt311 == answers_to_311 and rig.broker.tries > 1:
+            link.tell(Connected())
+
+    rig.broker.greet = greet
+    delivery = rig.delivery()
+    delivery.offer(draft(0))
+    rig.empty(delivery)
+    assert [link.mqtt311 for link in rig.broker.links] == (
+        [False, True] if answers_to_311 else [False, True, False]
+    )
+    assert all(link.closed for link in rig.broker.links[:-1])
+    assert seqs(rig.broker.numbered()) == [1]
+    rig.turns(delivery)
+    assert not rig.broker.links[-1].closed
 
 
 def test_drafts_that_find_the_mailbox_full_are_declared_in_a_gap(

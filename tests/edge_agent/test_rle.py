@@ -79,6 +79,19 @@ def test_a_cut_of_a_larger_mask_is_encoded_by_what_it_shows() -> None:
     assert rle.encode(cut) == "1 4"
 
 
+@given(
+    box=hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    margins=st.tuples(*[st.integers(0, 3)] * 4),
+)
+@settings(deadline=None)
+def test_a_box_is_encoded_as_the_mask_it_lies_in(
+    box: NDArray[np.bool_], margins: tuple[int, int, int, int]
+) -> None:
+    above, below, left, right = margins
+    whole = np.pad(box, ((above, below), (left, right)))
+    assert rle.encode(box, (above, left), whole.shape[0]) == rle.encode(whole)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -100,7 +113,7 @@ def test_a_cut_of_a_larger_mask_is_encoded_by_what_it_shows() -> None:
     ],
 )
 def test_what_does_not_fit_is_said(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match="^RLE: ") as caught:
+    with pytest.raises(ValueError, match=r"^RLE: ") as caught:
         rle.decode(text, (2, 3))
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

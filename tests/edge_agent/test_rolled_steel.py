@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def test_lines_differ_from_each_other() -> None:
     assert (image[1:] != image[:-1]).any(axis=1).all()
 
 
+def test_noise_does_not_come_back() -> None:
+    # From line to line, where grain and lighting hardly change, what is left is noise.
+    change = np.diff(rendered(0, 0).astype(float), axis=0)
+    blocks = [change[first : first + 255].ravel() for first in range(0, LINES, 256)]
+    for one, other in pairwise(blocks):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
+
+
 # The speed.
 
 
@@ -129,6 +138,13 @@ def test_the_speed_has_no_jumps() -> None:
     strip = SteelStrip(5, DENSE)
     periods = np.array([strip.line_period_s(line) for line in range(900, 1200)])
     assert (np.abs(np.diff(periods)) < 0.002 * periods[1:]).all()
+
+
+def test_slow_stretches_are_brighter() -> None:
+    lines = range(0, LINES, 64)
+    grey = [rendered(0, 0)[line : line + 64].mean() for line in lines]
+    periods = [SteelStrip(5, DENSE).line_period_s(FIRST + line) for line in lines]
+    assert np.corrcoef(grey, periods)[0, 1] > 0.9
 
 
 def test_a_finer_pixel_passes_sooner() -> None:

@@ -1,0 +1,236 @@
+"""What is counted, and the word to systemd."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.frame import Gap, GapReason
+from edge_agent.health import Tally, sd_notify, watchdog_interval_s
+
+
+def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:
+    return Gap(
+        reason=reason,
+        frame_id=0,
+        first_line=0,
+        line_count=256,
+        captured_utc_ns=0,
+        captured_monotonic_ns=0,
+        detail="",
+    )
+
+
+def _inspect(tally: Tally, *, lines: int = 256, **times_ms: float) -> None:
+    tally.frame_inspected(lines=lines, suspect=False, defective=False, times_ms=times_ms)
+
+
+# Counts.
+
+
+def test_a_new_tally_is_empty() -> None:
+    tally = Tally()
+    assert (tally.captured, tally.inspected, tally.suspect, tally.defective) == (0, 0, 0, 0)
+    assert (tally.lines_inspected, tally.in_work) == (0, 0)
+    assert tally.gaps() == {}
+    assert tally.times() == {}
+
+
+@given(
+    frames=st.lists(
+        st.one_of(
+            st.sampled_from(GapReason),
+            st.tuples(st.integers(1, 4096), st.sampled_from(("clean", "suspect", "defective"))),
+            st.none(),  # taken, and not judged yet
+        )
+    )
+)
+@settings(deadline=None)
+def test_every_frame_is_inspected_or_in_a_gap_or_in_work(
+    frames: list[GapReason | tuple[int, str] | None],
+) -> None:
+    tally = Tally()
+    for number, frame in enumerate(frames):
+        tally.frame_captured()
+        if isinstance(frame, GapReason):
+            tally.gap(_gap(frame))
+        elif frame is not None:
+            tally.frame_inspected(
+                lines=frame[0],
+                suspect=frame[1] != "clean",
+                defective=frame[1] == "defective",
+                times_ms={"total": 1.0},
+            )
+        assert tally.captured == number + 1
+        assert tally.captured == tally.inspected + sum(tally.gaps().values()) + tally.in_work
+    judged = [frame for frame in frames if isinstance(frame, tuple)]
+    assert tally.in_work == frames.count(None)
+    assert tally.inspected == len(judged)
+    assert tally.lines_inspected == sum(lines for lines, _ in judged)
+    assert tally.suspect == sum(kind != "clean" for _, kind in judged)
+    assert tally.defective == sum(kind == "defective" for _, kind in judged)
+    reasons = [frame for frame in frames if isinstance(frame, GapReason)]
+    assert tally.gaps() == {r.value: reasons.count(r) for r in GapReason if r in reasons}
+
+
+def test_threads_lose_no_count() -> None:
+    tally = Tally()
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        start.wait()
+        for _ in range(500):
+            tally.frame_captured()
+            _inspect(tally, lines=2, gate=1.0)
+            tally.frame_captured()
+            tally.gap(_gap())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tally.captured, tally.inspected, tally.in_work) == (4000, 2000, 0)
+    assert tally.lines_inspected == 4000
+    assert tally.gaps() == {"overload": 2000}
+    assert tally.times()["gate"].count == 2000
+
+
+# Times.
+
+
+def test_percentiles_of_each_stage() -> None:
+    tally = Tally()
+    for ms in range(1, 101):
+        _inspect(tally, gate=float(ms), **({"segment": 7.0} if ms % 2 else {}))
+    times = tally.times()
+    assert set(times) == {"gate", "segment"}
+    gate = times["gate"]
+    assert gate.count == 100
+    assert gate.p50_ms == pytest.approx(50.5)
+    assert gate.p95_ms == pytest.approx(95.05)
+    assert gate.p99_ms == pytest.approx(99.01)
+    segment = times["segment"]
+    assert (segment.count, segment.p50_ms, segment.p99_ms) == (50, 7.0, 7.0)
+
+
+@given(
+    times=st.lists(st.floats(0, 1e4, allow_subnormal=False), min_size=1, max_size=60),
+)
+@settings(deadline=None)
+def test_percentiles_are_of_what_was_measured(times: list[float]) -> None:
+    tally = Tally()
+    for ms in times:
+        _inspect(tally, gate=ms)
+    gate = tally.times()["gate"]
+    assert gate.count == len(times)
+    assert gate.p50_ms <= gate.p95_ms <= gate.p99_ms
+    assert gate.p50_ms == pytest.approx(float(np.median(times)), abs=6e-4)
+    assert min(times) - 6e-4 <= gate.p50_ms
+    assert gate.p99_ms <= max(times) + 6e-4
+
+
+def test_percentiles_are_of_late_and_counts_of_all() -> None:
+    tally = Tally()
+    for _ in range(500):
+        _inspect(tally, gate=1000.0)
+    for _ in range(20_000):
+        _inspect(tally, gate=1.0)
+    gate = tally.times()["gate"]
+    assert gate.count == 20_500
+    assert gate.p99_ms == 1.0
+
+
+# systemd.
+
+
+@pytest.fixture
+def systemd() -> Iterator[tuple[socket.socket, Path]]:
+    """A datagram socket in the file system, as systemd's; its path is short."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
+    ):
+        path = Path(folder) / "notify"
+        listener.bind(str(path))
+        listener.settimeout(10)
+        yield listener, path
+
+
+def test_notify_sends_one_datagram(
+    systemd: tuple[socket.socket, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener, path = systemd
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    sd_notify("READY=1")
+    sd_notify("STATUS=3 frames inspected, größer")
+    assert listener.recv(4096) == b"READY=1"
+    assert listener.recv(4096) == "STATUS=3 frames inspected, größer".encode()
+
+
+def test_notify_to_an_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"linegate-test-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0{name}")
+        listener.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        sd_notify("WATCHDOG=1")
+        assert listener.recv(4096) == b"WATCHDOG=1"
+
+
+def test_notify_without_systemd_is_nothing(
+    systemd: tuple[socket.socket, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener, _ = systemd
+    listener.setblocking(False)
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+        else:
+            monkeypatch.setenv("NOTIFY_SOCKET", value)
+        sd_notify("READY=1")
+    with pytest.raises(BlockingIOError):
+        listener.recv(4096)
+
+
+def test_notify_to_a_systemd_that_is_gone_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in (tmp_path / "gone", "@linegate-nobody-listens", "x" * 200):
+        monkeypatch.setenv("NOTIFY_SOCKET", str(address))
+        sd_notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "interval_s"),
+    [
+        ("30000000", None, 15.0),
+        ("500000", "own", 0.25),
+        ("30000000", "", 15.0),
+        ("30000000", "another", None),
+        (None, None, None),
+        ("", "own", None),
+        ("soon", None, None),
+        ("-5", None, None),
+    ],
+)
+def test_watchdog_interval_is_half_of_what_systemd_waits(
+    usec: str | None, pid: str | None, interval_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = {"own": str(os.getpid()), "another": str(os.getpid() + 1), "": ""}
+    for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pids[pid] if pid else pid)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert watchdog_interval_s() == interval_s

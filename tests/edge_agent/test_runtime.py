@@ -1,0 +1,379 @@
+"""Real networks through the real libraries, and the choice between artifacts.
+
+Two TFLite libraries in one process can crash it, so whatever could load the second one runs in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+
+from edge_agent.bundle import Artifact, Bundle, Golden, Stage, load
+from edge_agent.errors import BundleError
+from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, prepare
+from edge_agent.runtime import choose, open_runtime
+from edge_agent.runtime.onnx import OnnxRuntime
+from edge_agent.runtime.tflite import TfliteRuntime
+
+ROOT = Path(__file__).resolve().parents[2]
+OTHER_CPU = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+
+Networks = tuple[Callable[..., bytes], Callable[..., bytes]]
+
+
+class Bench:
+    """The tiny bundle as a folder of one's own, with artifacts added to its gate."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bundle = load(folder)
+        self.good = self.bundle.manifest.gate.artifacts[0]
+
+    def artifact(self, name: str, data: bytes, **changes: Any) -> Artifact:
+        """The good artifact with other content; its golden outputs are the good one's."""
+        (self.bundle.folder / name).write_bytes(data)
+        outputs = self.bundle.golden.outputs
+        outputs[name] = outputs[self.good.file.name]
+        file = msgspec.structs.replace(self.good.file, name=name)
+        return msgspec.structs.replace(self.good, file=file, **changes)
+
+    def stage(self, *artifacts: Artifact) -> Stage:
+        return Stage(input=GATE_INPUT, artifacts=artifacts)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_bundle: Path) -> Bench:
+    return Bench(Path(shutil.copytree(tiny_bundle, tmp_path / "bundle")))
+
+
+def refusal(bundle: Bundle, stage: Stage) -> str:
+    """The reason the first artifact is refused for, the last one being good."""
+    choice = choose(bundle, stage, precision="auto", threads=1)
+    assert choice.artifact == stage.artifacts[-1]
+    (only,) = choice.refused
+    assert only.label == stage.artifacts[0].label
+    assert "\n" not in only.reason
+    return only.reason
+
+
+# choose.
+
+
+def test_an_artifact_that_gives_its_golden_outputs_is_chosen(bench: Bench) -> None:
+    for stage in (bench.bundle.manifest.gate, bench.bundle.manifest.segmenter):
+        choice = choose(bench.bundle, stage, precision="auto", threads=1)
+        assert choice.artifact in stage.artifacts
+        assert choice.refused == ()
+        assert choice.run_ms > 0
+        assert choice.runtime.name == f"onnxruntime {onnxruntime.__version__}"
+
+
+@pytest.mark.parametrize("slow_first", [True, False])
+def test_of_several_the_fastest_is_chosen(
+    bench: Bench, tiny_networks: Networks, slow_first: bool
+) -> None:
+    """The slow one does some forty times the work."""
+    slow = bench.artifact("slow.onnx", tiny_networks[0](burden=40))
+    artifacts = (slow, bench.good) if slow_first else (bench.good, slow)
+    choice = choose(bench.bundle, bench.stage(*artifacts), precision="auto", threads=1)
+    assert choice.artifact == bench.good
+    assert choice.refused == ()
+
+
+def test_wrong_outputs_are_refused(bench: Bench, tiny_networks: Networks) -> None:
+    wrong = bench.artifact("wrong.onnx", tiny_networks[0](scale=41))
+    reason = refusal(bench.bundle, bench.stage(wrong, bench.good))
+    assert reason.startswith("differs from the golden outputs by ")
+    assert reason.endswith(", 0.01 allowed")
+
+
+def test_the_tolerance_is_the_artifacts_own(bench: Bench, tiny_networks: Networks) -> None:
+    near = bench.artifact("near.onnx", tiny_networks[0](scale=41), golden_tolerance=2.0)
+    choice = choose(bench.bundle, bench.stage(near), precision="auto", threads=1)
+    assert choice.artifact == near
+
+
+def test_one_wrong_golden_frame_of_several_is_enough(bench: Bench) -> None:
+    expected = bench.bundle.golden.outputs[bench.good.file.name].copy()
+    expected[-1] += 0.02
+    assert len(expected) > 1
+    bench.bundle.golden.outputs[bench.good.file.name] = expected
+    with pytest.raises(BundleError, match=r"differs from the golden outputs by 0\.02"):
+        choose(bench.bundle, bench.stage(bench.good), precision="auto", threads=1)
+
+
+def test_a_wrong_segmenter_is_refused(bench: Bench, tiny_networks: Networks) -> None:
+    good = bench.bundle.manifest.segmenter.artifacts[0]
+    (bench.bundle.folder / good.file.name).write_bytes(tiny_networks[1](scale=80.0))
+    stage = Stage(input=SEGMENTER_INPUT, artifacts=(good,))
+    with pytest.raises(BundleError, match="differs from the golden outputs"):
+        choose(bench.bundle, stage, precision="auto", threads=1)
+
+
+@pytest.mark.parametrize("bright_at", [0, 1, 2])
+def test_an_output_that_is_no_number_is_refused(
+    bench: Bench, tiny_networks: Networks, bright_at: int
+) -> None:
+    """Wherever among the golden frames it comes: no comparison with NaN is true."""
+    images = [np.full((256, 256), 100, np.uint8)] * 3
+    images[bright_at] = np.full((256, 256), 250, np.uint8)
+    outputs = {"nan.onnx": np.full(3, -4, np.float32), "good.onnx": np.full(3, -4, np.float32)}
+    bundle = Bundle(bench.bundle.folder, bench.bundle.manifest, Golden(tuple(images), outputs), "")
+    nan = bench.artifact("nan.onnx", tiny_networks[0](trap="nan"))
+    good = bench.artifact("good.onnx", tiny_networks[0]())
+    reason = refusal(bundle, bench.stage(nan, good))
+    assert reason == "differs from the golden outputs by nan, 0.01 allowed"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda data: b"no network", id="text"),
+        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: data[: len(data) // 2], id="half"),
+        pytest.param(lambda data: data.replace(b"AveragePool", b"AveragePoll"), id="unknown-op"),
+    ],
+)
+def test_bytes_that_cannot_be_loaded_are_refused(
+    bench: Bench, spoil: Callable[[bytes], bytes]
+) -> None:
+    data = bench.bundle.path(bench.good).read_bytes()
+    broken = bench.artifact("broken.onnx", spoil(data))
+    assert refusal(bench.bundle, bench.stage(broken, bench.good)).startswith("does not run here: ")
+
+
+def test_a_file_that_is_gone_is_refused(bench: Bench) -> None:
+    gone = bench.artifact("gone.onnx", b"")
+    (bench.bundle.folder / "gone.onnx").unlink()
+    assert refusal(bench.bundle, bench.stage(gone, bench.good)).startswith("does not run here: ")
+
+
+@pytest.mark.parametrize("key", ["input_name", "output_name"])
+def test_a_name_the_network_does_not_have_is_refused(bench: Bench, key: str) -> None:
+    data = bench.bundle.path(bench.good).read_bytes()
+    other = bench.artifact("other.onnx", data, **{key: "nonesuch"})
+    assert "nonesuch" in refusal(bench.bundle, bench.stage(other, bench.good))
+
+
+def test_another_input_size_than_the_networks_is_refused(bench: Bench) -> None:
+    small = msgspec.structs.replace(GATE_INPUT, height=128)
+    stage = Stage(input=small, artifacts=(bench.good,))
+    with pytest.raises(BundleError, match="does not run here"):
+        choose(bench.bundle, stage, precision="auto", threads=1)
+
+
+@pytest.mark.parametrize("left", [None, 0, 1])
+def test_without_a_golden_output_for_each_golden_frame_nothing_is_proved(
+    bench: Bench, left: int | None
+) -> None:
+    other = bench.artifact("other.onnx", bench.bundle.path(bench.good).read_bytes())
+    if left is None:
+        del bench.bundle.golden.outputs["other.onnx"]
+    else:
+        outputs = bench.bundle.golden.outputs
+        outputs["other.onnx"] = outputs["other.onnx"][:left]
+    reason = refusal(bench.bundle, bench.stage(other, bench.good))
+    assert reason == "does not run here: no golden outputs for it in the bundle"
+
+
+def test_an_artifact_for_another_cpu_is_refused(bench: Bench) -> None:
+    data = bench.bundle.path(bench.good).read_bytes()
+    other = bench.artifact("other.onnx", data, cpu_architecture=OTHER_CPU)
+    assert refusal(bench.bundle, bench.stage(other, bench.good)) == f"made for {OTHER_CPU}"
+
+
+def test_an_artifact_for_this_cpu_is_taken(bench: Bench) -> None:
+    data = bench.bundle.path(bench.good).read_bytes()
+    mine = bench.artifact("mine.onnx", data, cpu_architecture=platform.machine())
+    assert choose(bench.bundle, bench.stage(mine), precision="auto", threads=1).artifact == mine
+
+
+@pytest.mark.parametrize(
+    ("precision", "label"),
+    [
+        ("float32", "onnx-float32"),
+        ("int8", "onnx-int8"),
+        ("onnx-float32", "onnx-float32"),
+        ("onnx-int8", "onnx-int8"),
+    ],
+)
+def test_precision_leaves_the_others_out(bench: Bench, precision: str, label: str) -> None:
+    choice = choose(bench.bundle, bench.bundle.manifest.gate, precision=precision, threads=1)
+    assert choice.artifact.label == label
+    (other,) = choice.refused
+    assert other.label != label
+    assert other.reason == f"agent.precision is {precision}"
+
+
+def test_when_none_is_left_each_reason_is_named(bench: Bench) -> None:
+    stage = bench.stage(
+        bench.artifact("broken.onnx", b"no network"),
+        bench.artifact("other.onnx", b"", cpu_architecture=OTHER_CPU, precision="int8"),
+    )
+    with pytest.raises(BundleError) as caught:
+        choose(bench.bundle, stage, precision="auto", threads=1)
+    message = str(caught.value)
+    assert message.startswith(f"{bench.bundle.folder}: no artifact can be used here (")
+    assert "onnx-float32: does not run here: " in message
+    assert f"onnx-int8: made for {OTHER_CPU}" in message
+    assert "\n" not in message
+
+
+# ONNX.
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_onnx_runs_a_network(bench: Bench, threads: int) -> None:
+    data = bench.bundle.path(bench.good).read_bytes()
+    reference = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    runtime = open_runtime(bench.bundle, bench.good, threads)
+    assert isinstance(runtime, OnnxRuntime)
+    for image in bench.bundle.golden.images:
+        batch = prepare(image, GATE_INPUT)
+        got = runtime.run(batch)
+        assert (got.dtype, got.shape) == (np.float32, (1, 1))
+        np.testing.assert_allclose(got, reference.run(None, {"image": batch})[0], atol=1e-5)
+
+
+def test_onnx_gives_a_wrong_input_back_as_an_error(bench: Bench) -> None:
+    runtime = open_runtime(bench.bundle, bench.good, 1)
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        runtime.run(np.zeros((1, 8, 8, 3), np.float32))
+
+
+# TFLite.
+
+_CONVERT = """
+import sys, tempfile
+from pathlib import Path
+import tensorflow as tf
+
+
+class Net(tf.Module):
+    # The order of the outputs is not the order here: only their names count.
+    @tf.function(input_signature=[tf.TensorSpec((1, 256, 256, 3), tf.float32, name="image")])
+    def serve(self, image):
+        mean = tf.reshape(tf.reduce_mean(image), (1, 1))
+        return {"another": tf.nn.avg_pool2d(image, 2, 2, "SAME"), "output": 8 * mean - 3}
+
+
+net = Net()
+with tempfile.TemporaryDirectory() as folder:
+    tf.saved_model.save(net, folder, signatures={"serving_default": net.serve})
+    data = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+Path(sys.argv[1]).write_bytes(data)
+"""
+
+_RUN = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from edge_agent.runtime.tflite import TfliteRuntime
+
+path, batches, library = sys.argv[1:]
+try:
+    runtime = TfliteRuntime(Path(path), "image", "output", 2, library or None)
+except RuntimeError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    outputs = [runtime.run(batch[None]) for batch in np.load(batches)]
+    shapes = sorted({str((o.shape, o.dtype.name)) for o in outputs})
+    values = [o.ravel().tolist() for o in outputs]
+    print(json.dumps({"name": runtime.name, "shapes": shapes, "values": values}))
+"""
+
+
+@pytest.fixture(scope="session")
+def tflite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What TensorFlow's converter makes of a small network: 8 * mean - 3."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed, and its converter makes the file")
+    path = tmp_path_factory.mktemp("tflite") / "tiny.tflite"
+    subprocess.run([sys.executable, "-c", _CONVERT, str(path)], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("batches") / "batches.npy"
+    rng = np.random.default_rng(5)
+    np.save(
+        path, rng.random((3, 256, 256, 3), np.float32) * np.float32([[[[1]]], [[[0.2]]], [[[0]]]])
+    )
+    return path
+
+
+def in_own_process(path: Path, batches: Path, library: str = "") -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, str(path), str(batches), library],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dict(json.loads(done.stdout))
+
+
+def needs(library: str) -> None:
+    module = library.replace("-", "_")
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{library} is not installed for Python {platform.python_version()}")
+
+
+@pytest.mark.parametrize("library", ["ai-edge-litert", "tflite-runtime"])
+def test_tflite_runs_a_network_with_either_library(
+    tflite_file: Path, batches: Path, library: str
+) -> None:
+    needs(library)
+    found = in_own_process(tflite_file, batches, library)
+    assert found["name"].startswith(f"{library} ")
+    assert found["shapes"] == ["((1, 1), 'float32')"]
+    expected = [[8 * float(batch.mean(dtype=np.float64)) - 3] for batch in np.load(batches)]
+    np.testing.assert_allclose(found["values"], expected, atol=1e-4)
+
+
+def test_tflite_without_a_wish_takes_a_library_that_works(tflite_file: Path, batches: Path) -> None:
+    found = in_own_process(tflite_file, batches)
+    newer = importlib.util.find_spec("ai_edge_litert") is not None
+    assert found["name"].startswith("ai-edge-litert " if newer else "tflite-runtime ")
+
+
+@pytest.mark.parametrize("data", [b"", b"no network", b"\x1c\x00\x00\x00TFL3" + bytes(100)])
+def test_tflite_says_of_each_library_why_it_does_not_load(
+    tmp_path: Path, batches: Path, data: bytes
+) -> None:
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(data)
+    error = in_own_process(path, batches)["error"]
+    assert "ai-edge-litert: " in error or "tflite-runtime: " in error
+
+
+def test_tflite_does_not_guess_at_an_unknown_library(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="nonesuch: unknown library"):
+        TfliteRuntime(tmp_path / "tiny.tflite", "image", "output", 1, "nonesuch")
+
+
+def test_a_tflite_artifact_is_chosen_by_its_golden_outputs(bench: Bench, tflite_file: Path) -> None:
+    """In this process only ai-edge-litert is loaded: the file is sound, so no other is tried."""
+    needs("ai-edge-litert")
+    tflite = bench.artifact("tiny.tflite", tflite_file.read_bytes(), format="tflite")
+    assert refusal(bench.bundle, bench.stage(tflite, bench.good)).startswith("differs from")
+    bench.bundle.golden.outputs["tiny.tflite"] = np.array(
+        [8 * prepare(image, GATE_INPUT).mean() - 3 for image in bench.bundle.golden.images],
+        np.float32,
+    )
+    choice = choose(bench.bundle, bench.stage(tflite), precision="auto", threads=1)
+    assert choice.artifact.label == "tflite-float32"
+    assert choice.runtime.name.startswith("ai-edge-litert ")

@@ -1,0 +1,219 @@
+"""From probability maps to regions, and back to a class map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from edge_agent import bundle as bundles
+from edge_agent import rle
+from edge_agent.bundle import RegionRule
+from edge_agent.frame import ClassMap
+from edge_agent.runtime import choose
+from edge_agent.segment import Segmenter, class_map, regions
+
+ANY = RegionRule(min_probability=0.5, min_area_px=1)
+CLASSES = 3
+
+
+def _maps(classes: ClassMap, probability: float = 0.9, count: int = CLASSES) -> NDArray[np.float32]:
+    """Maps that say just this class map."""
+    maps = np.zeros((*classes.shape, count), np.float32)
+    for class_id in range(1, count + 1):
+        maps[:, :, class_id - 1][classes == class_id] = probability
+    return maps
+
+
+def _shape(classes: ClassMap) -> tuple[int, int]:
+    return (classes.shape[0], classes.shape[1])
+
+
+def _blank(lines: int = 64, pixels: int = 100) -> ClassMap:
+    return np.zeros((lines, pixels), np.uint8)
+
+
+def test_sound_steel_has_no_regions() -> None:
+    assert regions(_maps(_blank()), (64, 100), ANY) == ()
+    assert regions(_maps(_blank()), (256, 1600), ANY) == ()
+    assert regions(np.full((8, 8, 2), 0.49, np.float32), (8, 8), ANY) == ()
+
+
+def test_a_region_is_described_whole() -> None:
+    classes = _blank()
+    classes[10:14, 20:30] = 2
+    classes[13, 29] = 0  # not the whole box
+    (region,) = regions(_maps(classes), _shape(classes), ANY)
+    assert region.class_id == 2
+    assert (region.x_px, region.y_px, region.width_px, region.height_px) == (20, 10, 10, 4)
+    assert region.area_px == 39
+    assert region.confidence == pytest.approx(0.9)
+    np.testing.assert_array_equal(rle.decode(region.rle, _shape(classes)), classes == 2)
+
+
+def test_two_classes_side_by_side_are_two_regions_largest_first() -> None:
+    classes = _blank()
+    classes[10:20, 20:30] = 1
+    classes[10:20, 30:45] = 3
+    classes[40:42, 5:8] = 1
+    found = regions(_maps(classes), _shape(classes), ANY)
+    assert [(r.class_id, r.area_px) for r in found] == [(3, 150), (1, 100), (1, 6)]
+
+
+def test_a_pixel_belongs_to_its_most_probable_class() -> None:
+    maps = np.zeros((4, 4, 2), np.float32)
+    maps[:, :, 0] = 0.6
+    maps[:2, :, 1] = 0.8
+    upper, lower = sorted(regions(maps, (4, 4), ANY), key=lambda r: r.y_px)
+    assert (upper.class_id, upper.confidence) == (2, pytest.approx(0.8))
+    assert (lower.class_id, lower.confidence) == (1, pytest.approx(0.6))
+
+
+def test_the_least_probability_itself_counts_and_of_equals_the_first_class() -> None:
+    maps = np.full((4, 4, 3), 0.25, np.float32)
+    maps[1:3, 1:3, 1:] = 0.5
+    (region,) = regions(maps, (4, 4), ANY)
+    assert (region.class_id, region.area_px) == (2, 4)
+
+
+@given(
+    maps=hnp.arrays(np.float32, (6, 9, 3), elements=st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0))),
+    least=st.sampled_from((0.25, 0.5, 0.75)),
+)
+@settings(deadline=None)
+def test_every_pixel_is_decided_by_itself(maps: NDArray[np.float32], least: float) -> None:
+    expected = np.where(maps.max(axis=2) >= least, maps.argmax(axis=2) + 1, 0)
+    found = regions(maps, (6, 9), RegionRule(min_probability=least, min_area_px=1))
+    np.testing.assert_array_equal(class_map(found, (6, 9)), expected)
+
+
+def test_corners_that_touch_are_one_region() -> None:
+    classes = _blank(6, 6)
+    classes[:3, :3] = 1
+    classes[3:, 3:] = 1
+    (region,) = regions(_maps(classes), (6, 6), ANY)
+    assert (region.area_px, region.width_px, region.height_px) == (18, 6, 6)
+
+
+def test_a_hole_is_not_of_the_region() -> None:
+    classes = _blank(9, 9)
+    classes[1:8, 1:8] = 1
+    classes[3:6, 3:6] = 0
+    (region,) = regions(_maps(classes), (9, 9), ANY)
+    assert region.area_px == 40
+    assert not rle.decode(region.rle, (9, 9))[4, 4]
+
+
+@pytest.mark.parametrize(("least", "count"), [(1, 2), (12, 2), (13, 1), (100, 1), (101, 0)])
+def test_min_area(least: int, count: int) -> None:
+    classes = _blank()
+    classes[0:10, 0:10] = 1
+    classes[30:33, 30:34] = 1
+    found = regions(_maps(classes), _shape(classes), RegionRule(min_area_px=least))
+    assert len(found) == count
+
+
+@pytest.mark.parametrize(("least", "count"), [(0.3, 2), (0.7, 2), (0.71, 1), (0.91, 0)])
+def test_min_probability(least: float, count: int) -> None:
+    maps = np.zeros((20, 20, 2), np.float32)
+    maps[0:5, 0:5, 0] = 0.7
+    maps[10:15, 10:15, 1] = 0.9
+    # A float32 probability is a little off its decimal.
+    found = regions(maps, (20, 20), RegionRule(min_probability=least - 1e-4, min_area_px=1))
+    assert len(found) == count
+
+
+def test_maps_of_the_network_are_scaled_to_the_frame() -> None:
+    classes = _blank(64, 64)
+    classes[16:32, 8:24] = 1
+    (region,) = regions(_maps(classes), (256, 1600), ANY)
+    # Four lines and 25 pixels of the frame to one of the map.
+    assert region.y_px == pytest.approx(64, abs=3)
+    assert region.height_px == pytest.approx(64, abs=6)
+    assert region.x_px == pytest.approx(200, abs=16)
+    assert region.width_px == pytest.approx(400, abs=32)
+    mask = rle.decode(region.rle, (256, 1600))
+    assert mask.sum() == region.area_px
+    assert mask[96, 400]
+
+
+@pytest.mark.parametrize(("least", "edge"), [(0.25, 17.5), (0.5, 20), (0.75, 22.5)])
+def test_an_edge_lies_between_the_pixels_of_the_map(least: float, edge: float) -> None:
+    maps = np.zeros((4, 4, 1), np.float32)
+    maps[:, 2:] = 1
+    (region,) = regions(maps, (4, 40), RegionRule(min_probability=least, min_area_px=1))
+    # From 0 to 1 between the centres of two map pixels, 10 px of the frame apart.
+    assert region.x_px == pytest.approx(edge, abs=0.6)
+
+
+def test_a_frame_smaller_than_the_map() -> None:
+    classes = _blank(64, 64)
+    classes[0:32, 32:64] = 2
+    (region,) = regions(_maps(classes), (32, 16), ANY)
+    assert (region.x_px, region.y_px) == (8, 0)
+    assert (region.width_px, region.height_px, region.area_px) == (8, 16, 128)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 64])
+def test_any_number_of_classes(count: int) -> None:
+    classes = _blank(10, 10)
+    classes[2:5, 2:5] = count
+    (region,) = regions(_maps(classes, count=count), (20, 20), ANY)
+    assert region.class_id == count
+
+
+@given(classes=hnp.arrays(np.uint8, (12, 17), elements=st.integers(0, CLASSES)))
+@settings(deadline=None)
+def test_regions_are_the_class_map(classes: ClassMap) -> None:
+    shape = _shape(classes)
+    found = regions(_maps(classes), shape, ANY)
+    np.testing.assert_array_equal(class_map(found, shape), classes)
+    assert [r.area_px for r in found] == sorted((r.area_px for r in found), reverse=True)
+    seen = np.zeros(shape, np.int64)
+    for region in found:
+        mask = rle.decode(region.rle, shape)
+        assert mask.sum() == region.area_px
+        lines, pixels = np.nonzero(mask)
+        assert (lines.min(), pixels.min()) == (region.y_px, region.x_px)
+        assert lines.max() == region.y_px + region.height_px - 1
+        assert pixels.max() == region.x_px + region.width_px - 1
+        assert region.confidence == pytest.approx(0.9)
+        seen += mask
+    assert seen.max(initial=0) <= 1
+
+
+def test_nothing_painted_back_is_sound() -> None:
+    classes = class_map((), (5, 7))
+    assert classes.shape == (5, 7)
+    assert classes.dtype == np.uint8
+    assert not classes.any()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.01])
+def test_maps_that_are_not_numbers_are_not_sound_steel(share: float) -> None:
+    maps = np.zeros((16, 16, 2), np.float32)
+    maps.reshape(-1)[: int(share * maps.size)] = np.nan
+    with pytest.raises(ValueError, match="not a number"):
+        regions(maps, (16, 16), ANY)
+
+
+def test_a_real_network_finds_a_mark_where_it_is(tiny_bundle: Path) -> None:
+    bundle = bundles.load(tiny_bundle)
+    stage = bundle.manifest.segmenter
+    choice = choose(bundle, stage, precision="float32", threads=1)
+    segmenter = Segmenter(stage.input, choice, bundle.manifest.regions)
+    image = np.full((256, 1600), 100, np.uint8)
+    image += np.random.default_rng(0).integers(0, 3, image.shape, dtype=np.uint8)
+    assert segmenter.find(image) == ()
+    image[100:116, 800:860] = 255
+    bright = bundle.manifest.class_names.index("bright") + 1
+    masks = [rle.decode(r.rle, (256, 1600)) for r in segmenter.find(image) if r.class_id == bright]
+    assert len(masks) == 1
+    assert masks[0][105:111, 810:850].all()
+    assert not masks[0][:90].any()
+    assert not masks[0][130:].any()
