@@ -64,7 +64,6 @@ def test_images_of_several_sizes_are_gaps_unless_they_are_asked_for(
     tmp_path: Path,
     shared_data: Path,
     mosquitto: Any,
-    subscriber: Callable[..., Any],
     config_file: Callable[..., Path],
     agent: Callable[..., Any],
 ) -> None:
