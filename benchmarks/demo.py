@@ -52,6 +52,7 @@ line_length_mm = 0.25
 
 [mqtt]
 broker = "mqtt://127.0.0.1:{port}"
+protocol = "3.1.1"   # the embedded broker speaks nothing newer
 """
 
 
@@ -103,7 +104,7 @@ def make_bundle(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _process(*words: str | Path, ready: str | None = None, **how: Any) -> Iterator[Any]:
-    """One of our commands in the background, ended by SIGINT; waits for `ready` on its stderr."""
+    """One of our commands in the background, ended by SIGTERM; waits for `ready` on its stderr."""
     command = [sys.executable, "-m", *(str(w) for w in words)]
     print(f"$ {' '.join(command[2:])} &", flush=True)
     how["stderr"] = subprocess.PIPE if ready else None
@@ -118,11 +119,14 @@ def _process(*words: str | Path, ready: str | None = None, **how: Any) -> Iterat
         yield process
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        if process.stderr:
+            process.stderr.close()
 
 
 def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, Any]:

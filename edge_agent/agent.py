@@ -117,7 +117,8 @@ class Agent:
             death=death,
             max_drafts=config.queues.messages,
             window=config.mqtt.window,
-            mqtt311=self._broker is not None,  # amqtt speaks nothing newer
+            # amqtt speaks nothing newer.
+            mqtt311=self._broker is not None or config.mqtt.protocol == "3.1.1",
         )
         manifest = stages.bundle.manifest
         self._pipeline = Pipeline(

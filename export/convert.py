@@ -53,6 +53,7 @@ def onnx_float32(source: Source) -> bytes:
         serve, input_signature=serve.input_signature, opset=_OPSET
     )
     model.graph.doc_string = ""  # a counter of this process: the same model, the same bytes
+    _name_weights_in_order(model.graph)
     # from_function names things after the graph; the bundle promises INPUT and OUTPUT.
     for value, name in ((model.graph.input[0], INPUT), (model.graph.output[0], OUTPUT)):
         _rename(model.graph, value.name, name)
@@ -140,6 +141,22 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
             break
         at = by_output.get(at.input[0])
     return tail
+
+
+def _name_weights_in_order(graph: onnx.GraphProto) -> None:
+    """tf2onnx names and orders weights by the order of a set, which differs in every process."""
+    names: dict[str, str] = {}
+    weights = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name in weights:
+                node.input[index] = names.setdefault(name, f"weight_{len(names)}")
+    ordered = [weights[name] for name in names]
+    for weight in ordered:
+        weight.name = names[weight.name]
+    copies = [onnx.TensorProto.FromString(weight.SerializeToString()) for weight in ordered]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -251,7 +251,7 @@ def test_an_override_is_held_to_the_same_rules(tmp_path: Path) -> None:
         ("camera.lop", "did you mean 'loop'?"),
         ("camera.zzz", "known: path, loop, mixed_sizes"),
         ("mqtt.brokr", "did you mean 'broker'?"),
-        ("mqtt.zzz", "known: broker, root, port"),
+        ("mqtt.zzz", "known: broker, root, protocol"),
         ("strip.pixel_width", "did you mean 'pixel_width_mm'?"),
         ("queues.frame", "did you mean 'frames'?"),
         ("health.interval", "did you mean 'interval_s'?"),

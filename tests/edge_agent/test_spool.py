@@ -280,6 +280,8 @@ def _child(code: str, *arguments: object) -> subprocess.Popen[str]:
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        # Not the file that pytest captures into: a child on a full disk could not write there.
+        stderr=subprocess.DEVNULL,
         text=True,
     )
 

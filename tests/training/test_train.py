@@ -24,7 +24,7 @@ def test_a_run_writes_a_model_and_its_figures(stage: str, tmp_path: Path) -> Non
     figures = json.loads(out.with_suffix(".json").read_text())
     model = keras.saving.load_model(out)
     assert model.count_params() == figures["parameters"]
-    assert model.optimizer is None  # neither optimizer nor loss travels with it
+    assert getattr(model, "optimizer", None) is None  # neither optimizer nor loss travels with it
     assert figures["recipe"]["stage"] == stage
     assert figures["train_frames"] >= figures["train_defective"] > 0
 
@@ -45,7 +45,7 @@ def test_set_leaves_out_slivers_and_pairs_masks_with_labels() -> None:
 
 
 def test_flips_move_image_and_mask_together() -> None:
-    data = render_set([1003], 20, clean_share=0.0, spec=GATE_INPUT, masks=True)
+    data = render_set(range(1000, 1006), 20, clean_share=0.0, spec=GATE_INPUT, masks=True)
     batches = SteelBatches(
         data, stage="segmenter", spec=GATE_INPUT, batch=len(data.images), seed=0, augment=True
     )
