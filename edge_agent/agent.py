@@ -35,7 +35,7 @@ from edge_agent.version import VERSION
 
 _log = logging.getLogger(__name__)
 
-_DRAIN_S = 5.0
+_DRAIN_S = 8.0
 _STUCK_S = 30.0
 """A thread that has not come round for this long holds back the watchdog's word."""
 

@@ -7,6 +7,7 @@ documents. The JSON Schemas in docs/schema are generated from these types.
 from __future__ import annotations
 
 import datetime
+import inspect
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -190,4 +191,16 @@ def schemas() -> dict[str, dict[str, Any]]:
         "health": HealthDocument,
     }
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {name: dialect | msgspec.json.schema(kind) for name, kind in types.items()}
+    return {name: dialect | _tidied(msgspec.json.schema(kind)) for name, kind in types.items()}
+
+
+def _tidied(schema: Any) -> Any:
+    """Docstrings without their indentation, which Python strips from 3.13 on only."""
+    if isinstance(schema, dict):
+        return {
+            key: inspect.cleandoc(value)
+            if key == "description" and isinstance(value, str)
+            else _tidied(value)
+            for key, value in schema.items()
+        }
+    return [_tidied(one) for one in schema] if isinstance(schema, list) else schema
