@@ -134,7 +134,8 @@ class StageTimes(_Part, frozen=True, kw_only=True):
 class HealthDocument(_Part, kw_only=True, frozen=True):
     """Retained, every few seconds. Counts are since the agent started.
 
-    Frames captured = inspected + in gaps + `frames_in_work` (taken, not judged yet).
+    Frames captured = inspected + in gaps + `frames_in_work` (taken, not judged yet). Gaps of reason
+    spool_overflow are left out of that: their frames were inspected, their events were lost.
     """
 
     schema_version: Literal[1] = 1

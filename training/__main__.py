@@ -46,7 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from training.fit import Recipe, fit  # tensorflow takes seconds: not for --help
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--out: {args.out}: {error.strerror}; give a path to write", file=sys.stderr)
+        return 2
     names = [n for n in Recipe.__slots__ if n != "stage"]
     figures = fit(Recipe(stage=args.stage, **{n: getattr(args, n) for n in names}), args.out)
     if args.json:
