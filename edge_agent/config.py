@@ -166,6 +166,7 @@ def parse(tree: dict[str, Any], source: str) -> Config:
 def _check_broker(mqtt: Mqtt, source: str) -> None:
     if mqtt.broker == "embedded":
         return
+    shown = re.sub(r"//.*@", "//***@", mqtt.broker)  # a password is not repeated
     fix = 'use "embedded", "mqtt://host:port" or "mqtts://host:port"'
     try:
         url = urlsplit(mqtt.broker)
@@ -175,7 +176,7 @@ def _check_broker(mqtt: Mqtt, source: str) -> None:
         fits = odd = None
     # urlsplit drops line breaks without a word.
     if not fits or odd or any(c.isspace() for c in mqtt.broker):
-        raise ConfigError(f"{source}: mqtt.broker: {mqtt.broker!r} is not a broker; {fix}")
+        raise ConfigError(f"{source}: mqtt.broker: {shown!r} is not a broker; {fix}")
 
 
 def _set(tree: dict[str, Any], override: str) -> None:

@@ -411,7 +411,8 @@ def test_bounds_are_within(path: str, low: float, high: float) -> None:
 )
 def test_what_is_no_broker(broker: str) -> None:
     message = _parse_refusal(_tree(mqtt={"broker": broker}))
-    assert message.startswith(f"line.toml: mqtt.broker: {broker!r} is not a broker; use ")
+    shown = re.sub("//.*@", "//***@", broker)  # user and password are not repeated
+    assert message.startswith(f"line.toml: mqtt.broker: {shown!r} is not a broker; use ")
 
 
 # Files.
@@ -553,3 +554,15 @@ def test_any_override_is_a_config_or_a_config_error(scratch: Path, override: str
         load(scratch, (override,))
     except ConfigError as error:
         assert len(str(error).splitlines()) == 1
+
+
+def test_a_password_in_the_broker_address_is_not_repeated() -> None:
+    tree = {
+        "agent": {"bundle": "b"},
+        "camera": {"kind": "folder", "path": "p"},
+        "mqtt": {"broker": "mqtt://user:secret@host"},
+    }
+    with pytest.raises(ConfigError) as refused:
+        parse(tree, "line.toml")
+    assert "secret" not in str(refused.value)
+    assert "mqtt.broker" in str(refused.value)
