@@ -161,7 +161,7 @@ def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, An
 
 
 def _wait(agent: subprocess.Popen[str], seconds: float) -> None:
-    """`seconds` from the first frame on are hard to see from here; verification adds a little."""
+    """Let it run: the seconds hold its start too, about two of them to verify the bundle."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and agent.poll() is None:
         time.sleep(0.1)

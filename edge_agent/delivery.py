@@ -306,6 +306,12 @@ class Delivery(threading.Thread):
 
 
 def _replayed(payload: bytes) -> bytes:
-    tree = msgspec.json.decode(payload)
-    tree["data"]["replayed"] = True
+    try:
+        tree = msgspec.json.decode(payload)
+        tree["data"]["replayed"] = True
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+        # Damaged on the disk where SQLite cannot see it. It goes out as it is: subscribers refuse
+        # it by the schema, and the messages behind it must not wait for ever.
+        _log.error("spool: a message that is no event any more: %s", error)
+        return payload
     return msgspec.json.encode(tree)

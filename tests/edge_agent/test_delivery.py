@@ -668,3 +668,8 @@ def test_the_spool_of_another_life_goes_first(rig: Rig) -> None:
     rig.empty(delivery)
     sent = rig.broker.numbered()
     assert [(one.data["boot_id"], one.data["seq"]) for one in sent] == [("a" * 32, 77), (BOOT, 1)]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"[1]", b"3", b'{"data": 1}', b"{}"])
+def test_a_payload_damaged_on_the_disk_does_not_end_the_delivery(payload: bytes) -> None:
+    assert module._replayed(payload) == payload
