@@ -1,154 +1,402 @@
-"""Train one of the two networks on the simulated strip and keep the best weights."""
+"""Train one of the two networks: data set, split and configuration in, a `.keras` file out."""
 
 from __future__ import annotations
 
-import json
-import platform
-import sys
+import hashlib
+import re
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
-from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT
-from training import networks
+from edge_agent.preprocess import InputSpec
+from training import backbones, card, checkpoint, loop, networks, runs, strategy, stream
+from training.callbacks import BEST, LAST, Keeper, ProgressBar
+from training.checkpoint import Progress
+from training.config import TrainConfig, check
+from training.datasets import DataSet, Simulated
+from training.errors import RunFailed, TrainingError
 from training.losses import FocalTversky
-from training.steel import TRAIN_SEEDS, VALIDATION_SEEDS, SteelBatches, SteelSet, render_set
+from training.metrics import Dice
+from training.split import Indices, Split, lay
+
+# A fresh Nadam at full rate throws a trained body about before it knows the gradients' size.
+_WARM_UP_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Epochs [first, end) with one learning rate; `learns` of the backbone: None, or a prefix."""
+
+    first: int
+    end: int
+    learning_rate: float
+    learns: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything that decides what comes out, but for the machine's rounding."""
+class Job:
+    """What to train on what, and where to put it."""
 
-    stage: str
-    width: float
-    strips: int
-    frames_per_strip: int
-    epochs: int
-    batch: int
-    learning_rate: float
-    seed: int
-
-
-class _Dice(keras.metrics.Metric):  # type: ignore[misc]
-    """Mean Dice per image over all class maps at threshold 0.5, images with a defect only."""
-
-    def __init__(self, name: str = "dice") -> None:
-        super().__init__(name=name)
-        self.total = self.add_weight(name="total", initializer="zeros")
-        self.count = self.add_weight(name="count", initializer="zeros")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        truth = tf.cast(y_true > 0.5, tf.float32)
-        guess = tf.cast(y_pred > 0.5, tf.float32)
-        true_px = tf.reduce_sum(truth, (1, 2, 3))
-        both = tf.reduce_sum(truth * guess, (1, 2, 3))
-        dice = 2 * both / tf.maximum(true_px + tf.reduce_sum(guess, (1, 2, 3)), 1)
-        some = tf.cast(true_px > 0, tf.float32)
-        self.total.assign_add(tf.reduce_sum(dice * some))
-        self.count.assign_add(tf.reduce_sum(some))
-
-    def result(self) -> Any:
-        return self.total / tf.maximum(self.count, 1)
+    stage: stream.Stage
+    dataset: DataSet
+    split: Split
+    config: TrainConfig
+    out: Path
+    strategy: strategy.Name = "one"
+    resume: bool = False
 
 
-def _compiled(recipe: Recipe, steps: int) -> tuple[keras.Model, str, str]:
-    schedule = keras.optimizers.schedules.CosineDecay(
-        recipe.learning_rate, steps, warmup_steps=0, alpha=0.01
+def phases(config: TrainConfig) -> tuple[Phase, ...]:
+    """One without a backbone; with one first its head alone, then what may be fine-tuned."""
+    epochs, rate, net = (
+        config.optimisation.epochs,
+        config.optimisation.learning_rate,
+        config.network,
     )
-    optimizer = keras.optimizers.Nadam(schedule)
-    if recipe.stage == "gate":
-        model = networks.gate(width=recipe.width)
+    if net.backbone == backbones.NONE:
+        return (Phase(0, epochs, rate, None),)
+    frozen = epochs if net.fine_tune_learning_rate == 0 else min(net.frozen_epochs, epochs)
+    both = (
+        Phase(0, frozen, rate, None),
+        Phase(frozen, epochs, net.fine_tune_learning_rate, net.fine_tune_from),
+    )
+    return tuple(phase for phase in both if phase.first < phase.end)
+
+
+def input_spec(config: TrainConfig, stage: stream.Stage) -> InputSpec:
+    """A backbone wants colour in 0..1; so does the seed's gate. Its segmenter standardises."""
+    own = stage == "segmenter" and config.network.backbone == backbones.NONE
+    return InputSpec(
+        height=config.input.height,
+        width=config.input.width,
+        channels=1 if own else 3,
+        scaling="standardise" if own else "unit",
+        interpolation=config.input.interpolation,
+        tiles=config.input.tiles,
+    )
+
+
+def fit(job: Job) -> dict[str, Any]:
+    """Train and write the run folder; the figures that `run.json` holds. Raises TrainingError.
+
+    The weights in the `.keras` file are those of the epoch with the lowest validation loss, or
+    with `optimisation.keep` "last" those of the last epoch.
+    """
+    began = time.monotonic()
+    check(job.config, job.stage)
+    runs.claim(job.out, resume=job.resume)
+    laid = lay(job.split, job.dataset, for_training=True)
+    sources = _sources(job, laid)
+    if not job.resume:
+        _read_once(sources)
+    digests = {i: job.dataset.digest(i) for i in (*laid.train, *laid.validation)}
+    identity = _identity(job, sources, digests)
+    where = strategy.open_strategy(job.strategy)
+    chief = strategy.is_chief(where)
+    progress = _progress(job, identity, chief=chief, source=sources["train"])
+    keras.utils.set_random_seed(job.config.seed)
+    if tf.config.list_physical_devices("GPU"):
+        # On a CPU all ops used here are deterministic as they are, and a third faster so.
+        tf.config.experimental.enable_op_determinism()
+    keras.mixed_precision.set_dtype_policy(job.config.optimisation.precision)
+    try:
+        progress = _train(job, sources, where, progress, chief=chief)
+    except tf.errors.OpError as error:
+        raise RunFailed(f"--out: {job.out}: {_reason(error)}; then --resume") from None
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    if not chief:
+        return {"worker": strategy.worker(where)[1], "epochs": progress.epochs}
+    parameters = _write_models(job, sources["train"].spec, {*digests.values()})
+    return runs.finish(job.out, progress, parameters, time.monotonic() - began)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What an image's reader said, which TensorFlow hands on with a traceback; else its own."""
+    said = re.search(r"TrainingError: (.+)", error.message)
+    return said[1] if said else (error.message.strip().splitlines() or [type(error).__name__])[0]
+
+
+def _sources(job: Job, laid: Indices) -> dict[str, stream.Source]:
+    """Training and validation images, without those that would teach the wrong thing."""
+    spec = input_spec(job.config, job.stage)
+    sources = {}
+    for part, indices in (("train", laid.train), ("validation", laid.validation)):
+        source = stream.Source(job.dataset, np.array(indices, np.int64), job.stage, spec)
+        kind = source.first_class
+        if job.stage == "gate" and not (kind == 0).any():
+            raise TrainingError(f"{part}: no image without a defect; a gate needs both")
+        keep = np.full(len(kind), True)
+        if job.stage == "segmenter" or spec.tiles is not None:
+            keep = np.array([job.dataset.samples[i].drawn for i in source.pick])
+            if not (keep & (kind != 0)).any():
+                raise TrainingError(f"{part}: no defect is drawn; add masks, or train a gate")
+        ratio = job.config.balance.clean_ratio
+        if part == "validation" and ratio is not None:
+            # The same mixture as in training, and the same images in each epoch.
+            clean = np.flatnonzero(kind == 0)
+            most = min(len(clean), round(ratio * int((keep & (kind != 0)).sum())))
+            keep[clean] = False
+            keep[clean[np.linspace(0, len(clean) - 1, most).round().astype(int)]] = True
+        sources[part] = stream.Source(job.dataset, source.pick[keep], job.stage, spec)
+    return sources
+
+
+def _read_once(sources: dict[str, stream.Source]) -> None:
+    """A mask that does not fit is found now, not in the middle of the night."""
+    for part, source in sources.items():
+        if isinstance(source.dataset, Simulated):
+            continue
+        slow = len(source.pick) > 200
+        for index in tqdm(source.pick, desc=f"checking {part}", unit="image", disable=not slow):
+            source.dataset.image(int(index))
+            source.dataset.planes(int(index))
+
+
+def _identity(
+    job: Job, sources: dict[str, stream.Source], digests: dict[int, str]
+) -> runs.Identity:
+    parts = {}
+    for part, source in sources.items():
+        lines = sorted(f"{source.dataset.samples[i].name} {digests[int(i)]}\n" for i in source.pick)
+        parts[part] = hashlib.sha256("".join(lines).encode()).hexdigest()
+    body = Path(job.config.network.backbone)
+    if body.is_file():
+        parts["backbone"] = hashlib.sha256(body.read_bytes()).hexdigest()
+    return runs.Identity(stage=job.stage, config=job.config, data_sha256=parts)
+
+
+def _progress(job: Job, identity: runs.Identity, *, chief: bool, source: stream.Source) -> Progress:
+    """Where the run stands: at its start, or after the last epoch of the folder's checkpoint."""
+    if job.resume:
+        kept = checkpoint.read(job.out / LAST).progress
+        if kept.run_sha256 != identity.sha256:
+            raise TrainingError(
+                f"--resume: {job.out}: begun with {runs.difference(job.out, identity)}; "
+                "give what it was begun with, or another --out"
+            )
+        return kept
+    if chief:
+        runs.begin(job.out, identity, job.split, job.dataset, source.spec)
+    return Progress(run_sha256=identity.sha256)
+
+
+def _train(
+    job: Job,
+    sources: dict[str, stream.Source],
+    where: tf.distribute.Strategy,
+    progress: Progress,
+    *,
+    chief: bool,
+) -> Progress:
+    config, train = job.config, sources["train"]
+    steps = max(1, len(stream.plan(train, config, 0)) // config.optimisation.batch)
+    with where.scope():
+        backbone = backbones.load(config.network.backbone)
+        model = _network(job, backbone)
+        if job.stage == "gate" and config.network.head == "pooled" and not progress.epochs:
+            _standardise(model, train, config)
+    stages, resumed = phases(config), progress.epochs
+    for phase in stages:
+        if phase.end <= progress.epochs:
+            continue
+        with where.scope():
+            _set_learning(backbone, phase.learns)
+            _compile(model, job, phase, steps, train)
+            model.optimizer.build(model.trainable_variables)
+            if resumed and progress.epochs == resumed:
+                _restore(model, job.out / LAST, progress, same_phase=resumed > phase.first)
+        keeper = Keeper(
+            job.out if chief else None,
+            progress,
+            patience=config.optimisation.patience if phase is stages[-1] else None,
+            names_of=lambda epoch, step: _names(train, config, epoch, step),
+            keep_last=config.optimisation.keep == "last",
+        )
+        if not keeper.ended:
+            weights = _gate_weights(train, config)
+            loop.run(
+                model,
+                where,
+                stream.training(
+                    train, config, progress.epochs, steps, strategy.worker(where), weights
+                ),
+                stream.validation(sources["validation"], config),
+                epochs=range(progress.epochs, phase.end),
+                steps=steps,
+                callbacks=list(_callbacks(job, keeper, steps, progress.epochs, chief=chief)),
+            )
+        progress = keeper.progress
+    return progress
+
+
+def _standardise(model: keras.Model, train: stream.Source, config: TrainConfig) -> None:
+    """Give the pools of the gate mean 0 and deviation 1 over the training images as they are."""
+    scale = model.get_layer(networks.STANDARDISE)
+    pools = keras.Model(model.input, scale.input)
+    count, total, squares = 0, 0.0, 0.0
+    for images, _ in stream.validation(train, config):
+        values = np.asarray(pools(images, training=False), np.float64)
+        count, total = count + len(values), total + values.sum(axis=0)
+        squares = squares + (values**2).sum(axis=0)
+    mean = total / count
+    scale.moving_mean.assign(mean)
+    scale.moving_variance.assign(np.maximum(squares / count - mean**2, 0))
+
+
+def _names(source: stream.Source, config: TrainConfig, epoch: int, step: int) -> tuple[str, ...]:
+    """The images of a step."""
+    order, size = stream.plan(source, config, epoch), config.optimisation.batch
+    picked = (order[k % len(order)] for k in range(step * size, (step + 1) * size))
+    return tuple(source.dataset.samples[i].name for i in picked)
+
+
+def _callbacks(
+    job: Job, keeper: Keeper, steps: int, done: int, *, chief: bool
+) -> Iterator[keras.callbacks.Callback]:
+    yield keeper
+    if chief:
+        yield ProgressBar(keeper, job.config.optimisation.epochs, steps, done)
+        yield keras.callbacks.TensorBoard(job.out / "tensorboard", write_graph=False)
+
+
+def _network(job: Job, backbone: keras.Model | None) -> keras.Model:
+    size = job.config.input
+    common: dict[str, Any] = {
+        "width": job.config.network.width,
+        "height_px": size.height,
+        "width_px": size.width,
+    }
+    head = job.config.network.head
+    if job.stage == "gate" and head == "seed":
+        return networks.gate(**common, backbone=backbone)
+    encoder = None if backbone is None else backbones.taps(backbone, size.height, size.width)
+    if job.stage == "gate":
+        turn = job.config.network.half_turn
+        return networks.gate(**common, backbone=encoder, head=head, half_turn=turn)
+    return networks.segmenter(**common, classes=len(job.dataset.class_names), backbone=encoder)
+
+
+def _set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
+    """Of the backbone, the layers from the first whose name starts with `prefix` on.
+
+    But for its batch norms.
+    """
+    if backbone is None:
+        return
+    names = [layer.name for layer in backbone.layers]
+    start = len(names)
+    if prefix is not None:
+        start = next((k for k, name in enumerate(names) if name.startswith(prefix)), -1)
+        if start < 0:
+            raise TrainingError(
+                f"network.fine_tune_from: {prefix!r}: no layer of the backbone starts so; "
+                f"its last ones are {', '.join(names[-3:])}"
+            )
+    backbone.trainable = True
+    for k, layer in enumerate(backbone.layers):
+        # Its batch norms keep what they learned on a large set, and stay in inference: Keras 3
+        # hands training=True down to them whatever the call of the backbone said.
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = k >= start and not norm
+
+
+def _compile(model: keras.Model, job: Job, phase: Phase, steps: int, train: stream.Source) -> None:
+    total = steps * (phase.end - phase.first)
+    warm = min(_WARM_UP_STEPS, total // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, total - warm, alpha=0.01, warmup_target=phase.learning_rate, warmup_steps=warm
+    )
+    optimizer: Any = keras.optimizers.Nadam(rate)
+    if job.config.optimisation.precision == "mixed_float16":
+        # Keras wraps only optimizers given by name.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if job.stage == "gate":
         model.compile(
             optimizer,
             keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[keras.metrics.AUC(curve="PR", from_logits=True, name="average_precision")],
+            metrics=[
+                keras.metrics.AUC(from_logits=True, name="auroc"),
+                keras.metrics.AUC(curve="PR", from_logits=True, name="average_precision"),
+            ],
         )
-        return model, "val_loss", "min"
-    model = networks.segmenter(width=recipe.width)
-    # Even weights and gamma 1 (soft Dice) rather than the seed's 0.7 / 0.3 / 0.75: false alarms
-    # and misses weigh the same here, since the gate's threshold sets that balance.
-    model.compile(
-        optimizer,
-        FocalTversky(alpha=0.5, beta=0.5, gamma=1.0, smooth=1.0, cross_entropy=1.0),
-        metrics=[_Dice()],
+        return
+    how = job.config.loss
+    weights = _class_weights(train) if job.config.balance.class_weights else None
+    loss = FocalTversky(
+        alpha=how.alpha,
+        beta=how.beta,
+        gamma=how.gamma,
+        smooth=how.smooth,
+        per_class=how.per_class,
+        cross_entropy=how.cross_entropy,
+        defect_cross_entropy=how.defect_cross_entropy,
+        class_weights=weights,
     )
-    return model, "val_dice", "max"
+    model.compile(optimizer, loss, metrics=[Dice()])
 
 
-def _sets(recipe: Recipe) -> tuple[SteelSet, SteelSet]:
-    spec = GATE_INPUT if recipe.stage == "gate" else SEGMENTER_INPUT
-    # The segmenter sees suspects only; a fifth of the clean frames teaches it harmless marks.
-    clean = 1.0 if recipe.stage == "gate" else 0.2
-    first = recipe.seed % 100 * 10
-    train = TRAIN_SEEDS[first : first + recipe.strips]
-    validation = VALIDATION_SEEDS[first : first + max(1, min(12, recipe.strips // 8))]
-    how: dict[str, Any] = {"clean_share": clean, "spec": spec, "masks": recipe.stage != "gate"}
-    return (
-        render_set(train, recipe.frames_per_strip, **how),
-        render_set(validation, recipe.frames_per_strip, **how),
-    )
+def _class_weights(train: stream.Source) -> tuple[float, ...]:
+    """Per defect class one over the root of its number of images, 1 in the mean."""
+    present = [train.dataset.samples[i].class_ids for i in train.pick]
+    counts = [
+        max(1, sum(k in ids for ids in present))
+        for k in range(1, len(train.dataset.class_names) + 1)
+    ]
+    weights = 1 / np.sqrt(counts)
+    return tuple((weights / weights.mean()).tolist())
 
 
-def fit(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Train, write `out` (.keras, no optimizer state) and `out`.json beside it; the figures.
+def _gate_weights(train: stream.Source, config: TrainConfig) -> tuple[float, float] | None:
+    """Of a sound and of a defective image: together they weigh the same."""
+    if not config.balance.class_weights or train.stage != "gate":
+        return None
+    share = float((train.first_class != 0).mean())
+    return 0.5 / (1 - share), 0.5 / share
 
-    The weights kept are those of the best epoch on the validation strips.
+
+def _restore(model: keras.Model, path: Path, progress: Progress, *, same_phase: bool) -> None:
+    """As after that epoch; a phase of its own begins with a fresh optimizer."""
+    kept = checkpoint.read(path)
+    if kept.progress.epochs != progress.epochs:
+        raise TrainingError(f"{path}: of epoch {kept.progress.epochs}; another run writes there")
+    checkpoint.assign(model.variables, kept.network)
+    if same_phase:
+        checkpoint.assign(model.optimizer.variables, kept.optimizer)
+
+
+def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:
+    """The best weights in a fresh network: float32, without optimizer, loss or strategy.
+
+    A backbone that learned is written too: what it learned of one stage helps the other. Each
+    has a card of what it has seen, by way of its backbone too. Returns the number of parameters.
     """
-    began = time.monotonic()
-    keras.utils.set_random_seed(recipe.seed)
-    spec = GATE_INPUT if recipe.stage == "gate" else SEGMENTER_INPUT
-    train, validation = _sets(recipe)
-    common: dict[str, Any] = {
-        "stage": recipe.stage,
-        "spec": spec,
-        "batch": recipe.batch,
-        "seed": recipe.seed,
-    }
-    batches = SteelBatches(train, augment=True, **common)
-    model, watch, mode = _compiled(recipe, len(batches) * recipe.epochs)
-    best = out.with_suffix(".best.weights.h5")
-    history = model.fit(
-        batches,
-        validation_data=SteelBatches(validation, augment=False, **common),
-        epochs=recipe.epochs,
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            keras.callbacks.ModelCheckpoint(
-                best, monitor=watch, mode=mode, save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.TerminateOnNaN(),
-        ],
+    body = Path(job.config.network.backbone)
+    inherited = card.read(body) if body.is_file() and zipfile.is_zipfile(body) else None
+    own = card.Card(
+        stage=job.stage,
+        input=spec,
+        class_names=job.dataset.class_names,
+        seen=tuple(sorted(seen.union(() if inherited is None else inherited.seen))),
     )
-    # A fresh, uncompiled model: the file then holds neither optimizer nor loss.
-    build = networks.gate if recipe.stage == "gate" else networks.segmenter
-    final = build(width=recipe.width)
-    final.load_weights(best)
-    final.save(out)
-    best.unlink()
-    epochs = {k: [round(float(v), 5) for v in values] for k, values in history.history.items()}
-    at = int(np.argmin(epochs[watch]) if mode == "min" else np.argmax(epochs[watch]))
-    figures = {
-        "recipe": {name: getattr(recipe, name) for name in Recipe.__slots__},
-        "parameters": final.count_params(),
-        "train_frames": len(train.images),
-        "train_defective": int(train.defective.sum()),
-        "validation_frames": len(validation.images),
-        "validation_defective": int(validation.defective.sum()),
-        "best_epoch": at + 1,
-        "validation": {k: v[at] for k, v in epochs.items() if k.startswith("val_")},
-        "history": epochs,
-        "duration_s": round(time.monotonic() - began),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-    }
-    out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
-    return figures
+    backbone = backbones.load(job.config.network.backbone)
+    model = _network(job, backbone)
+    checkpoint.assign(model.weights, checkpoint.read(job.out / BEST).network)
+    _save(model, job.out / f"{job.stage}.keras", own)
+    if backbone is not None:
+        _save(backbone, job.out / "backbone.keras", msgspec.structs.replace(own, stage="backbone"))
+    return int(model.count_params())
+
+
+def _save(model: keras.Model, path: Path, described: card.Card) -> None:
+    model.save(path)
+    card.write(path, described)

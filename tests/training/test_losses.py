@@ -45,3 +45,70 @@ def test_config_round_trip() -> None:
     loss = FocalTversky(alpha=0.6, cross_entropy=0.5)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
+
+
+def test_per_class_counts_the_classes_that_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((2, 8, 8, 3), np.float32)
+    truth[0, :4, :, 0] = truth[0, 6:, :2, 2] = 1  # classes 1 and 3; nothing on the second image
+    guess = rng.uniform(0, 1, truth.shape).astype(np.float32)
+
+    def index(n: int, k: int) -> float:
+        t, p = truth[n, :, :, k], guess[n, :, :, k]
+        hit, missed, extra = (t * p).sum(), (t * (1 - p)).sum(), ((1 - t) * p).sum()
+        return float((hit + 1) / (hit + 0.7 * missed + 0.3 * extra + 1))
+
+    def image(n: int, classes: tuple[int, ...], weights: tuple[float, ...]) -> float:
+        losses = [(1 - index(n, k)) ** 0.75 for k in classes]
+        used = [weights[k] for k in classes]
+        return sum(a * b for a, b in zip(losses, used, strict=True)) / sum(used)
+
+    for weights in (None, (1.0, 2.0, 3.0)):
+        loss = FocalTversky(smooth=1.0, per_class=True, class_weights=weights)
+        w = weights or (1.0, 1.0, 1.0)
+        expected = (image(0, (0, 2), w) + image(1, (0, 1, 2), w)) / 2
+        assert float(loss(truth, guess)) == pytest.approx(expected, rel=1e-5)
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+        assert float(again(truth, guess)) == float(loss(truth, guess))
+
+
+def test_cross_entropy_is_keras_own() -> None:
+    rng = np.random.default_rng(1)
+    truth = (rng.uniform(size=(2, 4, 4, 3)) > 0.5).astype(np.float32)
+    guess = rng.uniform(0.01, 0.99, truth.shape).astype(np.float32)
+    added = float(FocalTversky(cross_entropy=1.0)(truth, guess) - FocalTversky()(truth, guess))
+    own = float(keras.losses.BinaryCrossentropy()(truth, guess))
+    assert added == pytest.approx(own, rel=1e-4)
+
+
+def test_dice_metric_counts_drawn_classes_only() -> None:
+    from training.metrics import Dice
+
+    truth = np.zeros((3, 4, 4, 2), np.float32)
+    truth[0, 0, :, 0] = 1  # 4 px, 2 of them found and 1 more: Dice 4 / 7
+    guess = np.zeros_like(truth)
+    guess[0, 0, :2, 0] = guess[0, 1, 0, 0] = 1
+    truth[1, :2, :, 0] = guess[1, :2, :, 0] = 1  # perfect
+    truth[1, :, 0, 1] = 1  # missed: this image has 0.5
+    guess[2, :, :, 1] = 1  # nothing drawn here: does not count
+    metric = Dice()
+    metric.update_state(truth, guess)
+    assert float(metric.result()) == pytest.approx((4 / 7 + 0.5) / 2)
+
+
+def test_defect_cross_entropy_is_that_of_the_defect_pixels() -> None:
+    truth = np.zeros((1, 4, 4, 2), np.float32)
+    truth[0, 0, 0, 0] = 1  # one pixel of class 1
+    guess = np.full_like(truth, 0.25)
+    guess[0, 0, 0] = (0.5, 0.9)  # which class 2 claims more
+    plain, on_defect = (
+        float(FocalTversky(**how)(truth, guess)) - float(FocalTversky()(truth, guess))
+        for how in ({"cross_entropy": 1.0}, {"defect_cross_entropy": 0.5})
+    )
+    on = (-np.log(0.5) - np.log(0.1)) / 2
+    off = -np.log(0.75)
+    assert plain == pytest.approx((on + 15 * off) / 16, rel=1e-4)
+    assert on_defect == pytest.approx(0.5 * on, rel=1e-4)
+    empty = np.zeros_like(truth)
+    nothing = FocalTversky(defect_cross_entropy=1.0)(empty, guess) - FocalTversky()(empty, guess)
+    assert float(nothing) == pytest.approx(0, abs=1e-6)

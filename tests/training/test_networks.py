@@ -1,6 +1,7 @@
 """The seed's two networks: parameter counts, names, shapes."""
 
 import keras
+import numpy as np
 import pytest
 
 from training import networks
@@ -33,3 +34,33 @@ def test_width_shrinks_both(width: float) -> None:
     assert maps.output_shape == (None, 64, 96, 3)
     assert gate.count_params() < 25_685_377 * width
     assert maps.count_params() < 1_210_276 * width
+
+
+def _body() -> keras.Model:
+    image = x = keras.Input((None, None, 3))
+    maps = []
+    for filters in (4, 6):
+        x = keras.layers.Conv2D(filters, 3, 2, padding="same", activation="relu")(x)
+        maps.append(x)
+    return keras.Model(image, maps)
+
+
+def test_a_gate_with_a_half_turn_takes_the_mean_of_both_looks() -> None:
+    body, rng = _body(), np.random.default_rng(0)
+    size = {"height_px": 32, "width_px": 48, "backbone": body, "head": "pooled"}
+    once, twice = (networks.gate(**size, half_turn=turn) for turn in (False, True))
+    assert twice.output_shape == (None, 1)
+    weights = [rng.normal(size=(20, 1)), rng.normal(size=1)]
+    for gate in (once, twice):
+        gate.get_layer("logit").set_weights(weights)
+    images = rng.uniform(size=(3, 32, 48, 3)).astype(np.float32)
+    turned = np.ascontiguousarray(images[:, ::-1, ::-1])
+    looks = [np.asarray(once(x, training=False)) for x in (images, turned)]
+    assert not np.allclose(*looks, atol=1e-3)
+    # Image by image: the batch of both looks is taken apart as it was put together.
+    assert np.allclose(twice(images, training=False), np.mean(looks, axis=0), atol=1e-5)
+
+
+def test_a_pooled_gate_starts_undecided() -> None:
+    gate = networks.gate(height_px=32, width_px=48, backbone=_body(), head="pooled")
+    assert not np.asarray(gate(np.ones((2, 32, 48, 3), np.float32), training=False)).any()

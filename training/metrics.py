@@ -1,0 +1,34 @@
+"""Dice while training, at the network's size. What is reported in the end: `training.measures`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="linegate")
+class Dice(keras.metrics.Metric):  # type: ignore[misc]
+    """Mean Dice over images and the classes drawn on them, at probability 0.5; (n, h, w, k) in.
+
+    A class that is not on an image does not count for it: see the empty-submission baseline.
+    """
+
+    def __init__(self, name: str = "dice", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.total = self.add_weight(name="total", initializer="zeros")
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        truth = ops.cast(y_true > 0.5, "float32")
+        guess = ops.cast(y_pred > 0.5, "float32")
+        drawn = ops.sum(truth, (1, 2))
+        dice = 2 * ops.sum(truth * guess, (1, 2)) / ops.maximum(drawn + ops.sum(guess, (1, 2)), 1)
+        there = ops.cast(drawn > 0, "float32")
+        classes = ops.sum(there, 1)
+        self.total.assign_add(ops.sum(ops.sum(dice * there, 1) / ops.maximum(classes, 1)))
+        self.count.assign_add(ops.sum(ops.cast(classes > 0, "float32")))
+
+    def result(self) -> Any:
+        return self.total / ops.maximum(self.count, 1)
