@@ -43,6 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _run(args: argparse.Namespace) -> None:
+    from edge_agent.signature import SIGNATURE
+
+    signed = (args.bundle / SIGNATURE).exists()
+    _calibrate(args)
+    if signed:
+        print(
+            f"edge-calibrate: {SIGNATURE} is removed, since bundle.json has changed; sign it "
+            f"again: edge-export sign {args.bundle} --key KEY",
+            file=sys.stderr,
+        )
+
+
 def _calibrate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
@@ -79,7 +92,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        _calibrate(args)
+        _run(args)
     except EdgeError as error:
         print(f"edge-calibrate: {error}", file=sys.stderr)
         return 2

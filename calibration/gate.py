@@ -9,14 +9,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.labelled import DataError, LabelledFrame
+from calibration.threshold import choose
 from edge_agent.bundle import MANIFEST, Artifact, Bundle, encode_manifest
 from edge_agent.camera.folder import read_image
-from edge_agent.gate import SEED_THRESHOLD_LOGIT
-from edge_agent.preprocess import prepare
+from edge_agent.gate import SEED_THRESHOLD_LOGIT, frame_score, logit
+from edge_agent.preprocess import inputs, tile_boxes
 from edge_agent.runtime import open_runtime
+from edge_agent.signature import SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,6 @@ class Threshold:
     clean_passed_on: int
 
 
-def choose(scores: NDArray[np.float64], defective: NDArray[np.bool_], miss_rate: float) -> float:
-    """The highest threshold that misses at most `miss_rate` (0..1) of the defective scores.
-
-    `scores` are logits, shape (n,). Half of the distance to the next score below is left as
-    margin, at most 1: the next defect will not score exactly what these did.
-    """
-    found = np.sort(scores[defective])
-    allowed = math.floor(miss_rate * len(found) + 1e-9)
-    lowest = float(found[allowed])
-    below = scores[scores < lowest]
-    distance = lowest - float(below.max()) if below.size else 1.0
-    return lowest - min(1.0, distance / 2)
-
-
 def calibrate(
     bundle: Bundle,
     frames: Sequence[LabelledFrame],
@@ -59,8 +46,9 @@ def calibrate(
 ) -> tuple[Threshold, ...]:
     """Score the frames with every gate artifact and write its threshold into the bundle.
 
-    Frames with a defect below `min_defect_px` are neither defective nor clean: left out.
-    Raises DataError when no defective frame is left, or a frame cannot be read.
+    With tiles a frame's score is the highest of its tiles', as on the line. Frames with a defect
+    below `min_defect_px` are neither defective nor clean: left out. Raises DataError when no
+    defective frame is left, a frame cannot be read, or an artifact gives no number for one.
     """
     used = [f for f in frames if f.class_id == 0 or (f.defect_px or 0) >= min_defect_px]
     if min_defect_px == 0:
@@ -73,10 +61,19 @@ def calibrate(
     scores = np.empty((len(stage.artifacts), len(used)))
     for column, frame in enumerate(used):
         try:
-            batch = prepare(read_image(frame.image), stage.input)
+            image = read_image(frame.image)
+            boxes = tile_boxes((image.shape[0], image.shape[1]), stage.input)
         except ValueError as error:
             raise DataError(f"--data: {frame.image}: {error}; remove or replace it") from None
-        scores[:, column] = [float(r.run(batch).reshape(-1)[0]) for r in runtimes]
+        # Tile by tile, each prepared once for all artifacts.
+        logits = [[logit(r.run(x)) for r in runtimes] for x in inputs(image, stage.input, boxes)]
+        scores[:, column] = [frame_score(of_one) for of_one in zip(*logits, strict=True)]
+        for artifact, score in zip(stage.artifacts, scores[:, column], strict=True):
+            if not math.isfinite(score):
+                raise DataError(
+                    f"--data: {frame.image}: {artifact.file.name} gives {score}, no number; "
+                    "train the gate again and export it"
+                )
         progress(frame.image.name)
     results = []
     for artifact, row in zip(stage.artifacts, scores, strict=True):
@@ -108,7 +105,10 @@ def reset(bundle: Bundle) -> None:
 
 
 def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
-    """Write thresholds by artifact label into `bundle.json`, whole or not at all."""
+    """Write thresholds by artifact label into `bundle.json`, whole or not at all.
+
+    A signature goes: it was for the old bytes.
+    """
 
     def with_threshold(artifact: Artifact) -> Artifact:
         value = round(thresholds[artifact.label], 6)
@@ -125,6 +125,7 @@ def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
     try:
         temporary.write_bytes(encode_manifest(changed))
         temporary.replace(bundle.folder / MANIFEST)
+        (bundle.folder / SIGNATURE).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"--bundle: {bundle.folder}: {error.strerror}; it must be writable"

@@ -1,4 +1,4 @@
-"""edge-export: trained Keras models in, a verified bundle out."""
+"""edge-export: trained Keras models in, a verified and signed bundle out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,42 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import EdgeError
+from export import commands
 
-_EXAMPLE = """\
-example:
-  edge-export --gate gate.keras --segmenter segmenter.keras --samples frames --out bundle
-Then set the gate's threshold: edge-calibrate gate --bundle bundle --data labelled
+if TYPE_CHECKING:
+    from edge_agent.bundle import RegionRule
+    from export import compare
+    from export.exporter import Form
+    from export.guard import Limits
+    from export.labelled import Judged
+
+_USAGE = """\
+edge-export --gate FILE --segmenter FILE --samples DIR --out DIR [options]
+       edge-export {keygen,sign,pack,verify} ...\
 """
+_EXAMPLES = """\
+commands:
+  keygen  make a key that signs bundles
+  sign    sign a bundle
+  pack    make one file of a bundle, to carry
+  verify  check a bundle as the agent does: signature, form, every file
+
+examples:
+  edge-export --gate gate.keras --segmenter segmenter.keras --data labelled --out bundle
+  edge-export keygen --out line.key                         (once)
+  edge-export sign bundle --key line.key
+  edge-export pack bundle --out steel-1.linegate            (one file to carry)
+  edge-export verify steel-1.linegate --trusted line.key.pub
+  edge-export --gate gate.keras --segmenter segmenter.keras --samples frames --out bundle
+The last one has no guard and no thresholds: edge-calibrate gate --bundle bundle --data labelled
+"""
+_UNGUARDED = (
+    "No guard: the --samples have no labels, so nobody looked whether a form loses defects. "
+    "With --data it is made sure."
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,85 +51,229 @@ def _parser() -> argparse.ArgumentParser:
         prog="edge-export",
         description="Convert the two networks to ONNX and TFLite, float32 and int8, compare each "
         "with float Keras, and pack them as a bundle.",
-        epilog=_EXAMPLE,
+        usage=_USAGE,
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--gate", type=Path, required=True, metavar="FILE", help=".keras")
-    parser.add_argument("--segmenter", type=Path, required=True, metavar="FILE", help=".keras")
+    for stage in ("gate", "segmenter"):
+        parser.add_argument(
+            f"--{stage}",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help=".keras, .h5, a SavedModel folder, or model.json with its weights",
+        )
+        parser.add_argument(
+            f"--{stage}-weights", type=Path, metavar="FILE", help="of a model.json: its .hdf5"
+        )
     parser.add_argument(
+        "--trust", action="store_true", help="run code in the models: Lambda layers and the like"
+    )
+    parser.add_argument(
+        "--uint8-input",
+        action="store_true",
+        help="networks take the camera's levels and divide by 255 themselves; a network whose "
+        "input is standardised stays as it is",
+    )
+    parser.add_argument(
+        "--forms",
+        default="usual",
+        metavar="A,B",
+        help="what to make: usual (float32 and int8 for this CPU), all, or some of "
+        "onnx-{float32,float16,int8,int8-aarch64}, tflite-{float32,float16,dynamic,int8}",
+    )
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="labelled images: no form may lose what the float networks find on them",
+    )
+    images.add_argument(
         "--samples",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="images like the line's, with defects of every class: they set the int8 ranges",
+        help="images like the line's, with defects of every class: they set the int8 ranges, and "
+        "nothing guards the forms",
     )
+    _guard_arguments(parser.add_argument_group("the guard, with --data"))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle")
     parser.add_argument("--name", default="linegate", help="of the bundle (default linegate)")
     parser.add_argument("--bundle-version", type=int, default=1, help="only rises (default 1)")
-    parser.add_argument("--classes", default="", help="names, comma between; else labels.csv's")
+    parser.add_argument(
+        "--classes", default="", help="names, comma between; else the card's or labels.csv's"
+    )
     parser.add_argument("--max-samples", type=int, default=100, help="(default 100)")
     parser.add_argument("--min-area-px", type=int, default=150, help="smallest defect, frame px")
     parser.add_argument("--min-probability", type=float, default=0.5, help="of a defect's pixels")
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print export.json, without --data the comparison"
+    )
     return parser
 
 
+def _guard_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--sets",
+        type=Path,
+        metavar="FILE",
+        help="which image is for what: file,part (range, search, threshold, test); else made",
+    )
+    group.add_argument(
+        "--max-images",
+        type=int,
+        default=1000,
+        help="for search, threshold and test, each (default 1000)",
+    )
+    group.add_argument(
+        "--miss-rate", type=float, default=0.005, help="of the thresholds (default 0.005)"
+    )
+    group.add_argument(
+        "--max-more-false-alarms",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="than the float gate, in percentage points of the sound images (default 1)",
+    )
+    group.add_argument(
+        "--max-dice-drop", type=float, default=0.01, help="of the mean Dice (default 0.01)"
+    )
+
+
 def _export(args: argparse.Namespace) -> None:
-    import msgspec
     from tqdm import tqdm
 
-    from edge_agent.bundle import RegionRule
-    from export import compare, exporter, pack, samples, source
+    from export import exporter, labelled, memory, pack, samples, source
     from export.errors import ExportError
 
-    try:
-        rule = msgspec.convert(
-            {"min_probability": args.min_probability, "min_area_px": args.min_area_px}, RegionRule
+    memory.limit_heap()
+    rule, limits = _rule(args), _limits(args)
+    images = samples.read(args.samples, args.max_samples) if args.samples else []
+    wanted = _forms(args.forms)
+    sources = [
+        source.load(stage, path, weights, trust=args.trust, uint8_input=args.uint8_input)
+        for stage, path, weights in (
+            ("gate", args.gate, args.gate_weights),
+            ("segmenter", args.segmenter, args.segmenter_weights),
         )
-    except msgspec.ValidationError as error:
-        raise ExportError(f"--min-probability or --min-area-px: {error}") from None
-    if args.bundle_version < 1 or args.max_samples < 4:
-        raise ExportError("--bundle-version must be at least 1 and --max-samples at least 4")
-    images = samples.read(args.samples, args.max_samples)
-    sources = [source.load("gate", args.gate), source.load("segmenter", args.segmenter)]
-    maps = sources[1].model.output_shape[3]
+    ]
+    memory.give_back()
+    maps = sources[1].output_shape[2]
+    card = sources[1].card
     names = tuple(args.classes.split(",")) if args.classes else ()
-    names = names or samples.class_names(args.samples, maps)
-    if len(names) != maps:
+    names = names or (card.class_names if card else ())
+    if names and len(names) != maps:
         raise ExportError(f"--classes: {len(names)} names for {maps} maps")
+    guard = None
+    if args.data:
+        most = (args.max_samples, *[args.max_images] * 3)
+        guard = labelled.open_guard(args.data, names, sources, args.sets, most, limits, rule)
+        images, names = guard.images(), guard.data.class_names
+    names = names or samples.class_names(args.samples, maps)
     golden = exporter.golden_samples(sources[0], images)
     made: dict[str, list[pack.Made]] = {}
     rows: list[compare.Row] = []
-    with tqdm(total=8, desc="export", unit="artifact", file=sys.stderr) as progress:
+    with tqdm(total=2 * (len(wanted) + 1), desc="export", unit="step", file=sys.stderr) as progress:
         for one in sources:
-            made[one.stage] = []
-            for artifact, row in exporter.forms(one, images, golden):
-                made[one.stage].append(artifact)
-                rows.append(row)
-                progress.set_postfix_str(f"{one.stage} {row.label}")
+
+            def done(what: str, stage: str = one.stage) -> None:
+                progress.set_postfix_str(f"{stage} {what}")
                 progress.update()
+
+            convert_all = guard.convert_all(one, progress.set_postfix_str) if guard else None
+            made[one.stage], found = exporter.forms(one, wanted, images, golden, done, convert_all)
+            rows += found
+    judged = guard.judge(sources, made, rows) if guard else None
     pack.write(
         args.out,
         name=args.name,
         version=args.bundle_version,
         class_names=names,
         sources=sources,
-        made=made,
+        made=judged.made if judged else made,
         golden_images=[images[i] for i in golden],
         regions=rule,
+        beside=judged.beside if judged else {},
+        unnamed=judged.unnamed if judged else {},
+        provenance=judged.provenance if judged else {},
     )
+    _print(args, rows, judged)
+
+
+def _print(args: argparse.Namespace, rows: list[compare.Row], judged: Judged | None) -> None:
+    from export import compare, verdict
+
     if args.json:
-        print(json.dumps([asdict(row) for row in rows]))
-    else:
-        print(compare.table(rows))
-        print(f"bundle: {args.out}")
+        rest = json.dumps([asdict(row) for row in rows])
+        print(verdict.encode(judged.report).decode() if judged else rest)
+        return
+    print(compare.table(rows))
+    print()
+    print(verdict.table(judged.report) if judged else _UNGUARDED)
+    print(f"bundle: {args.out}")
+
+
+def _rule(args: argparse.Namespace) -> RegionRule:
+    import msgspec
+
+    from edge_agent.bundle import MAX_VERSION, RegionRule
+    from export.errors import ExportError
+
+    if not 1 <= args.bundle_version <= MAX_VERSION:
+        raise ExportError(f"--bundle-version: {args.bundle_version}: give 1 to {MAX_VERSION}")
+    if min(args.max_samples, args.max_images) < 4:
+        raise ExportError("--max-samples and --max-images must be at least 4")
+    try:
+        return msgspec.convert(
+            {"min_probability": args.min_probability, "min_area_px": args.min_area_px}, RegionRule
+        )
+    except msgspec.ValidationError as error:
+        raise ExportError(f"--min-probability or --min-area-px: {error}") from None
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    from export.errors import ExportError
+    from export.guard import Limits
+
+    if args.sets and not args.data:
+        raise ExportError("--sets: without --data there is nothing to share out; give --data")
+    if not 0 <= args.miss_rate < 1:
+        raise ExportError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
+    if not (0 <= args.max_more_false_alarms <= 100 and 0 <= args.max_dice_drop <= 1):
+        raise ExportError(
+            "--max-more-false-alarms is 0 to 100 (percentage points), --max-dice-drop 0 to 1"
+        )
+    return Limits(
+        miss_rate=args.miss_rate,
+        more_false_alarms=args.max_more_false_alarms,
+        dice_drop=args.max_dice_drop,
+    )
+
+
+def _forms(text: str) -> tuple[Form, ...]:
+    from export.errors import ExportError
+    from export.exporter import FORMS, USUAL
+
+    if text in ("usual", "all"):
+        return USUAL if text == "usual" else FORMS
+    by_name = {form.label: form for form in FORMS}
+    unknown = [name for name in text.split(",") if name not in by_name]
+    if unknown:
+        raise ExportError(
+            f"--forms: {unknown[0]!r} is none; write usual, all or some of {', '.join(by_name)}"
+        )
+    return tuple(form for form in FORMS if form.label in text.split(","))
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        _export(args)
+        # Converting came first and has no name; it keeps its arguments.
+        if words and words[0] in commands.COMMANDS:
+            commands.run(words)
+        else:
+            _export(_parser().parse_args(words))
     except EdgeError as error:
         print(f"edge-export: {error}", file=sys.stderr)
         return 2

@@ -1,24 +1,24 @@
-"""One network in four forms: ONNX and TFLite, each as float32 and int8.
+"""One network in each form, ONNX and TFLite: float32, float16, int8, TFLite's dynamic range.
 
-Each function returns the file's bytes. `batches` are inputs as the line would make them, float32
-(1, h, w, c); they set the ranges of int8 and must show every class of defect.
+Each function returns the file's bytes. `batches` are inputs as the line would make them,
+(1, h, w, c), tiles where the line cuts tiles; they set the ranges of int8 and must show every
+class of defect. They are gone through more than once.
 """
 
 from __future__ import annotations
 
-import platform
+import inspect
+import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import keras
-import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
-from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,111 +28,118 @@ from onnxruntime.quantization import (
     shape_inference,
 )
 
+from edge_agent.preprocess import Input
+from export.frozen import INPUT, OUTPUT, Serving
 from export.source import Source
 
-Batches = Sequence[NDArray[np.float32]]
+Batches = Iterable[Input]
 
-INPUT, OUTPUT = "image", "output"
 _OPSET = 17
-
-
-def _serving(source: Source) -> Any:
-    """The model as a function of one frame, with names that both converters keep."""
-    shape = (1, source.spec.height, source.spec.width, source.spec.channels)
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT)])  # type: ignore[untyped-decorator]
-    def serve(image: Any) -> dict[str, Any]:
-        return {OUTPUT: source.model(image, training=False)}
-
-    return serve
+_TF2ONNX_CATCHES = "TF2ONNX_CATCH_ERRORS"
+# Older onnxruntimes run the network again for each form.
+_CAN_KEEP_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+FLOAT_HEAD = ("FULLY_CONNECTED",)
+"""TFLite's name of a gate's dense layers."""
 
 
 def onnx_float32(source: Source) -> bytes:
-    serve = _serving(source)
-    model, _ = tf2onnx.convert.from_function(
-        serve, input_signature=serve.input_signature, opset=_OPSET
-    )
-    model.graph.doc_string = ""  # a counter of this process: the same model, the same bytes
+    (given,), (result,) = source.function.inputs, source.function.outputs
+    # Else tf2onnx copies the graph, weights and all, before each of its steps, to go back to if
+    # one fails: gigabytes for a ResNet50.
+    os.environ[_TF2ONNX_CATCHES] = "FALSE"
+    try:
+        # Frozen it is already: from_function would freeze it again, and keep both.
+        model, _ = tf2onnx.convert.from_graph_def(
+            source.function.graph.as_graph_def(),
+            input_names=[given.name],
+            output_names=[result.name],
+            opset=_OPSET,
+        )
+    finally:
+        del os.environ[_TF2ONNX_CATCHES]
+    model.graph.doc_string = ""
     _name_weights_in_order(model.graph)
-    # from_function names things after the graph; the bundle promises INPUT and OUTPUT.
     for value, name in ((model.graph.input[0], INPUT), (model.graph.output[0], OUTPUT)):
         _rename(model.graph, value.name, name)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def onnx_int8(float32: bytes, source: Source, batches: Batches) -> bytes:
-    """Static QDQ, weights per channel. The last layer, and a sigmoid after it, stay float.
+def onnx_float16(float32: bytes) -> bytes:
+    """Half the size; input and output stay float32. For GPUs: a CPU gains nothing by it."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    On x86 weights lose one bit (reduce_range): without VNNI, u8 x s8 sums saturate there.
-    """
+    model = onnx.ModelProto.FromString(float32)
+    with warnings.catch_warnings():
+        # Weights too small for float16 become its smallest number, and it says so for each.
+        warnings.filterwarnings("ignore", "(?s).*truncated", UserWarning)
+        half = convert_float_to_float16(model, keep_io_types=True)
+    return bytes(half.SerializeToString())
+
+
+def onnx_ready(float32: bytes) -> bytes:
+    """The network as the quantiser wants it: shapes known, batch norms folded, every node with a
+    name of its own, so that it can be told which ones to leave alone."""
     with tempfile.TemporaryDirectory() as folder:
-        plain, ready, out = (Path(folder) / n for n in ("plain.onnx", "ready.onnx", "int8.onnx"))
+        plain, ready = (Path(folder) / n for n in ("plain.onnx", "ready.onnx"))
         plain.write_bytes(float32)
         shape_inference.quant_pre_process(str(plain), str(ready), skip_symbolic_shape=True)
+        model = onnx.load(ready)
+    names = [node.name for node in model.graph.node]
+    for index, node in enumerate(model.graph.node):
+        if not node.name or names.count(node.name) > 1:
+            node.name = f"{node.op_type}_{index}"
+    return bytes(model.SerializeToString())
+
+
+def onnx_int8(
+    ready: bytes,
+    batches: Batches,
+    cpu: Literal["x86_64", "aarch64"],
+    exclude: Iterable[str] = (),
+    ranges: Path | None = None,
+) -> bytes:
+    """Static QDQ of what `onnx_ready` made, weights per channel. The last layer, and a sigmoid
+    after it, stay float, and so does what scales a uint8 input.
+
+    On x86 weights lose one bit (reduce_range): without VNNI, u8 x s8 sums saturate there.
+    `exclude` names further nodes that stay float. `ranges` is a file to keep the ranges in: the
+    next call, on the same batches, need not run the network again.
+    """
+    cache = {"calibration_cache_path": ranges} if ranges and _CAN_KEEP_RANGES else {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain, out = (Path(folder) / n for n in ("ready.onnx", "int8.onnx"))
+        plain.write_bytes(ready)
         quantize_static(
-            str(ready),
+            str(plain),
             str(out),
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=platform.machine() == "x86_64",
-            activation_type=QuantType.QUInt8,
+            reduce_range=cpu == "x86_64",
+            activation_type=QuantType.QUInt8 if cpu == "x86_64" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_tail(onnx.load(ready).graph),
+            nodes_to_exclude=[*onnx_fixed(ready), *exclude],
+            **cache,
         )
         return out.read_bytes()
 
 
-def tflite_float32(source: Source) -> bytes:
-    return bytes(_convert(source, None))
+def onnx_fixed(ready: bytes) -> list[str]:
+    """The nodes that stay float always: from the last layer with weights to the output, and the
+    scaling of a uint8 input."""
+    graph = onnx.ModelProto.FromString(ready).graph
+    return [*_tail(graph), *_scaling(graph)]
 
 
-def tflite_int8(source: Source, batches: Batches) -> bytes:
-    """Full int8 between float input and output; the gate's dense layers stay float."""
-    return bytes(_convert(source, batches))
-
-
-def _convert(source: Source, batches: Batches | None) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # The converter opens TensorFlow's own interpreter, which announces its retirement.
-        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
-        # Keras' own exporter tracks the model's variables; tf.saved_model.save of a Keras 3 model
-        # does not, and the converter then writes a file without weights.
-        archive = keras.export.ExportArchive()
-        archive.track(source.model)
-        serve = _serving(source)
-        archive.add_endpoint("serving_default", serve)
-        serve.get_concrete_function()
-        archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if batches is None:
-            return bytes(converter.convert())
-
-        def representative() -> Iterator[dict[str, NDArray[np.float32]]]:
-            for batch in batches:
-                yield {INPUT: batch}
-
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = representative
-        if source.stage != "gate":
-            return bytes(converter.convert())
-        return _with_float_head(converter, representative)
-
-
-def _with_float_head(converter: Any, representative: Any) -> bytes:
-    """A gate whose dense layers are not quantised: its logit then has no steps."""
-    debug = tf.lite.experimental
-    options = debug.QuantizationDebugOptions(denylisted_ops=["FULLY_CONNECTED"])
-    debugger = debug.QuantizationDebugger(
-        converter=converter, debug_dataset=representative, debug_options=options
-    )
-    return bytes(debugger.get_nondebug_quantized_model())
+def _scaling(graph: onnx.GraphProto) -> list[str]:
+    casts = [n for n in graph.node if n.op_type == "Cast" and n.input[0] == graph.input[0].name]
+    given = {cast.output[0] for cast in casts}
+    return [n.name for n in (*casts, *(n for n in graph.node if given & {*n.input}))]
 
 
 def _tail(graph: onnx.GraphProto) -> list[str]:
-    """The nodes from the last layer with weights to the output."""
     by_output = {name: node for node in graph.node for name in node.output}
     tail, at = [], by_output.get(graph.output[0].name)
     while at is not None:
@@ -141,6 +148,70 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
             break
         at = by_output.get(at.input[0])
     return tail
+
+
+def tflite_float32(source: Source) -> bytes:
+    with _converter(source) as converter:
+        return bytes(converter.convert())
+
+
+def tflite_float16(source: Source) -> bytes:
+    """Weights as float16, half the size; a CPU computes in float32 all the same."""
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+        return bytes(converter.convert())
+
+
+def tflite_dynamic(source: Source) -> bytes:
+    """Weights as int8, ranges of the activations found at each run: needs no samples."""
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return bytes(converter.convert())
+
+
+def tflite_int8(source: Source, batches: Batches) -> bytes:
+    """Full int8 between float input and output; the gate's dense layers stay float."""
+    with int8_converter(source, batches) as converter:
+        if source.stage == "gate":
+            return _with_float_head(converter)
+        return bytes(converter.convert())
+
+
+@contextmanager
+def int8_converter(source: Source, batches: Batches) -> Iterator[Any]:
+    """TensorFlow's converter, set to int8 with ranges from the batches."""
+
+    def representative() -> Iterator[dict[str, Input]]:
+        for batch in batches:
+            yield {INPUT: batch}
+
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        yield converter
+
+
+@contextmanager
+def _converter(source: Source) -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The converter opens TensorFlow's own interpreter, which announces its retirement.
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        serving = Serving(source.function)
+        tf.saved_model.save(serving, folder, signatures={"serving_default": serving.serve})
+        yield tf.lite.TFLiteConverter.from_saved_model(folder)
+
+
+def _with_float_head(converter: Any) -> bytes:
+    """A gate whose dense layers are not quantised: its logit then has no steps."""
+    debug = tf.lite.experimental
+    options = debug.QuantizationDebugOptions(denylisted_ops=list(FLOAT_HEAD))
+    debugger = debug.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=options,
+    )
+    return bytes(debugger.get_nondebug_quantized_model())
 
 
 def _name_weights_in_order(graph: onnx.GraphProto) -> None:
@@ -174,6 +245,6 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, batches: Batches) -> None:
         self._left = iter(batches)
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> dict[str, Input] | None:
         batch = next(self._left, None)
         return None if batch is None else {INPUT: batch}

@@ -3,55 +3,209 @@
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.bundle import Format, Precision
+from edge_agent.bundle import Cpu, Format, Precision
 from edge_agent.frame import Image
-from edge_agent.preprocess import prepare
+from edge_agent.gate import frame_score, logit
+from edge_agent.preprocess import Input, InputSpec, inputs, tile_boxes
+from edge_agent.runtime import Runtime
 from edge_agent.runtime.onnx import OnnxRuntime
 from edge_agent.runtime.tflite import TfliteRuntime
-from export import compare, convert
-from export.pack import Made
+from export import compare, convert, memory, oldest
+from export.errors import ExportError
+from export.frozen import INPUT, OUTPUT
+from export.pack import Made, tolerance
 from export.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an artifact can be. `cpu`: int8 in ONNX is made for one architecture's arithmetic."""
+
+    format: Format
+    precision: Precision
+    cpu: Cpu = "any"
+
+    @property
+    def label(self) -> str:
+        """As of `bundle.Artifact`."""
+        name = f"{self.format}-{self.precision}"
+        return f"{name}-aarch64" if self.cpu == "aarch64" else name
+
+
+FORMS = (
+    Form("onnx", "float32"),
+    Form("onnx", "float16"),
+    Form("onnx", "int8", "x86_64"),
+    Form("onnx", "int8", "aarch64"),
+    Form("tflite", "float32"),
+    Form("tflite", "float16"),
+    Form("tflite", "dynamic"),
+    Form("tflite", "int8"),
+)
+USUAL = tuple(
+    form
+    for form in FORMS
+    if form.precision in ("float32", "int8") and form.cpu in ("any", platform.machine())
+)
+"""What this machine runs; int8 in ONNX for the other architecture is asked for by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Converted:
+    """The file of one form. `kept_float` and `note` as in `bundle.Artifact`."""
+
+    form: Form
+    data: bytes
+    kept_float: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Batches:
+    """The inputs of some images, tile by tile, made anew whenever they are gone through.
+
+    A hundred wide frames in tiles of float32 would fill gigabytes.
+    """
+
+    def __init__(self, images: Sequence[Image], spec: InputSpec) -> None:
+        """Raises ExportError for an image that gives too many tiles."""
+        self._images, self._spec = images, spec
+        try:
+            self.tiles = [len(tile_boxes((i.shape[0], i.shape[1]), spec)) for i in images]
+        except ValueError as error:
+            raise ExportError(f"--samples: {error}") from None
+
+    def __iter__(self) -> Iterator[Input]:
+        for image in self._images:
+            yield from inputs(image, self._spec)
+
+
+ConvertAll = Callable[[Source, Sequence[Form], Batches], Iterator[Converted]]
 
 
 def golden_samples(gate: Source, images: Sequence[Image]) -> list[int]:
     """Four of the images: the two the gate scores lowest and the two it scores highest."""
-    order = np.argsort(_in_keras(gate, [prepare(i, gate.spec) for i in images])[:, 0])
+    batches = Batches(images, gate.spec)
+    logits = iter([logit(gate.run(batch)) for batch in batches])
+    scores = [frame_score([next(logits) for _ in range(count)]) for count in batches.tiles]
+    order = np.argsort(scores)
     return [int(i) for i in (*order[:2], *order[-2:])]
 
 
 def forms(
-    source: Source, images: Sequence[Image], golden: Sequence[int]
-) -> Iterator[tuple[Made, compare.Row]]:
-    """Each artifact as it is made, with its comparison against float Keras on `images`."""
-    batches = [prepare(image, source.spec) for image in images]
-    reference = _in_keras(source, batches)
-    float32 = convert.onnx_float32(source)
-    makers: tuple[tuple[Format, Precision, Callable[[], bytes]], ...] = (
-        ("onnx", "float32", lambda: float32),
-        ("onnx", "int8", lambda: convert.onnx_int8(float32, source, batches)),
-        ("tflite", "float32", lambda: convert.tflite_float32(source)),
-        ("tflite", "int8", lambda: convert.tflite_int8(source, batches)),
-    )
-    threads = len(os.sched_getaffinity(0))
+    source: Source,
+    wanted: Sequence[Form],
+    images: Sequence[Image],
+    golden: Sequence[int],
+    done: Callable[[str], None],
+    convert_all: ConvertAll | None = None,
+) -> tuple[list[Made], list[compare.Row]]:
+    """The wanted artifacts, and their comparison against float Keras on all tiles of `images`.
+
+    `done` is told each step that is over: one per form, and the comparison. `convert_all` makes
+    the forms instead of plain conversion; what it gives need not be what was wanted.
+    """
+    batches = Batches(images, source.spec)
+    converted: list[tuple[Converted, compare.Comparison]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, precision, make in makers:
-            data = make()
-            path = Path(folder) / f"{source.stage}-{precision}.{kind}"
-            path.write_bytes(data)
-            opened = OnnxRuntime if kind == "onnx" else TfliteRuntime
-            runtime = opened(path, convert.INPUT, convert.OUTPUT, threads)
-            row, outputs = compare.row(
-                source.stage, f"{kind}-{precision}", len(data), runtime, batches, reference
+        for one in (convert_all or _convert_all)(source, wanted, batches):
+            size, runtime = len(one.data), opened(one.form, one.data, Path(folder))
+            converted.append((one, compare.Comparison(source.stage, one.form.label, size, runtime)))
+            memory.give_back()
+            done(one.form.label)
+        outputs = _compared(source, batches, golden, [comparison for _, comparison in converted])
+        shown = np.concatenate(list(Batches([images[i] for i in golden], source.spec)))
+        made, rows = [], []
+        for (one, comparison), answers in zip(converted, outputs, strict=True):
+            form, path = one.form, Path(folder) / "tried"
+            path.write_bytes(one.data)
+            allowed = tolerance(source.stage, form.precision)
+            versions, old = oldest.check(form.format, path, shown, answers, allowed)
+            made.append(
+                Made(
+                    form.format,
+                    form.precision,
+                    form.cpu,
+                    one.data,
+                    answers,
+                    versions,
+                    old,
+                    kept_float=one.kept_float,
+                    note=one.note,
+                )
             )
-            yield Made(kind, precision, data, outputs[list(golden)]), row
+            rows.append(
+                replace(
+                    comparison.row(),
+                    oldest_runtime=old.name,
+                    refused_there=old.refusal,
+                    tried_there=old.tried,
+                )
+            )
+        done("compared")
+    return made, rows
 
 
-def _in_keras(source: Source, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.concatenate([np.asarray(source.model(b, training=False)) for b in batches])
+def _convert_all(source: Source, wanted: Sequence[Form], batches: Batches) -> Iterator[Converted]:
+    float32 = b""
+    if any(form.format == "onnx" for form in wanted):
+        float32 = convert.onnx_float32(source)
+    for form in wanted:
+        yield Converted(form, converted(source, form, float32, batches))
+
+
+def converted(source: Source, form: Form, float32: bytes, batches: Batches) -> bytes:
+    """One form without any guard; `float32` is the network as ONNX, for the ONNX forms."""
+    if form.cpu != "any":
+        return convert.onnx_int8(convert.onnx_ready(float32), batches, form.cpu)
+    if form.format == "onnx":
+        return float32 if form.precision == "float32" else convert.onnx_float16(float32)
+    if form.precision == "int8":
+        return convert.tflite_int8(source, batches)
+    return {
+        "float32": convert.tflite_float32,
+        "float16": convert.tflite_float16,
+        "dynamic": convert.tflite_dynamic,
+    }[form.precision](source)
+
+
+def opened(form: Form, data: bytes, folder: Path) -> Runtime:
+    """The file, through `folder`, on the runtime of the line."""
+    path = folder / f"{form.label}.{form.format}"
+    path.write_bytes(data)
+    threads = len(os.sched_getaffinity(0))
+    if form.format == "tflite":
+        return TfliteRuntime(path, INPUT, OUTPUT, threads)
+    elsewhere = form.cpu not in ("any", platform.machine())
+    return OnnxRuntime(path, INPUT, OUTPUT, threads, exact=elsewhere)
+
+
+def _compared(
+    source: Source,
+    batches: Batches,
+    golden: Sequence[int],
+    comparisons: Sequence[compare.Comparison],
+) -> list[NDArray[np.float32]]:
+    """Show every input to Keras and to all of `comparisons`; what each gave for the golden ones.
+
+    One input after the other, so that only the golden maps are kept: those of all would not fit.
+    """
+    kept: dict[int, list[list[NDArray[np.float32]]]] = {index: [] for index in golden}
+    left = iter(batches)
+    for index, count in enumerate(batches.tiles):
+        for _ in range(count):
+            batch = next(left)
+            reference = source.run(batch)
+            outputs = [one.see(batch, reference) for one in comparisons]
+            if index in kept:
+                kept[index].append(outputs)
+    tiles = [outputs for index in golden for outputs in kept[index]]
+    return [np.concatenate(of_one) for of_one in zip(*tiles, strict=True)]

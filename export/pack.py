@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +14,10 @@ from numpy.typing import NDArray
 from edge_agent.bundle import (
     MANIFEST,
     Artifact,
+    Cpu,
     Format,
     Manifest,
+    OldestRuntime,
     Precision,
     RegionRule,
     Stage,
@@ -26,18 +26,26 @@ from edge_agent.bundle import (
 )
 from edge_agent.frame import Image
 from edge_agent.gate import SEED_THRESHOLD_LOGIT
-from export.convert import INPUT, OUTPUT
+from edge_agent.signature import SIGNATURE
 from export.errors import ExportError
+from export.frozen import INPUT, OUTPUT
 from export.source import Source
 
 # Golden tolerances: of the gate's logit, of the segmenter's mean probability. Rounding differs
 # between CPUs and library versions; a wrong or damaged network is off by far more.
 _TOLERANCE = {
     ("gate", "float32"): 0.01,
+    ("gate", "float16"): 0.05,
+    ("gate", "dynamic"): 0.75,
     ("gate", "int8"): 0.75,
     ("segmenter", "float32"): 0.002,
+    ("segmenter", "float16"): 0.004,
+    ("segmenter", "dynamic"): 0.01,
     ("segmenter", "int8"): 0.01,
 }
+BESIDE = ("sets.csv", "export.json", "speed.json", "report.html")
+"""What an export with labels leaves beside the bundle, for people."""
+
 _TOOLS = (
     "linegate",
     "tensorflow-cpu",
@@ -54,15 +62,32 @@ _TOOLS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """One converted network and what it answered to the golden frames."""
+    """One converted network and what it answered to the golden frames, tile after tile.
+
+    `golden` is float32 (tiles of all golden frames, ...); `op_versions` and `oldest_runtime` are
+    `oldest.check`'s. `threshold_logit` (gate): None is the seed's; it, `kept_float` and `note` are
+    as in `bundle.Artifact`.
+    """
 
     format: Format
     precision: Precision
+    cpu: Cpu
     data: bytes
     golden: NDArray[np.float32]
+    op_versions: dict[str, int]
+    oldest_runtime: OldestRuntime
+    threshold_logit: float | None = None
+    kept_float: tuple[str, ...] = ()
+    note: str = ""
 
     def file_name(self, stage: str) -> str:
-        return f"{stage}-{self.precision}.{self.format}"
+        name = self.precision if self.cpu == "any" else f"{self.precision}-{self.cpu}"
+        return f"{stage}-{name}.{self.format}"
+
+
+def tolerance(stage: str, precision: Precision) -> float:
+    """What still counts as the golden outputs, see `edge_agent.bundle.Artifact`."""
+    return _TOLERANCE[stage, precision]
 
 
 def write(
@@ -75,9 +100,15 @@ def write(
     made: Mapping[str, Sequence[Made]],
     golden_images: Sequence[Image],
     regions: RegionRule,
+    beside: Mapping[str, bytes] | None = None,
+    unnamed: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write the bundle; `sources` are gate and segmenter.
 
+    `beside` are files for people that lie in the folder and are no part of the bundle: their
+    sha256 is in the provenance, to which `provenance` is added. `unnamed` are such files that
+    differ from run to run: the manifest is silent about them.
     The manifest comes last: an export that broke off has none.
     """
     arrays: dict[str, NDArray[np.generic]] = {
@@ -85,9 +116,10 @@ def write(
     }
     for stage, artifacts in made.items():
         for one in artifacts:
-            golden = one.golden.reshape(len(golden_images), -1) if stage == "gate" else one.golden
             arrays[f"output/{one.file_name(stage)}"] = (
-                golden[:, 0] if stage == "gate" else np.round(golden * 255).astype(np.uint8)
+                one.golden.reshape(-1)
+                if stage == "gate"
+                else np.round(one.golden * 255).astype(np.uint8)
             )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
@@ -102,14 +134,19 @@ def write(
         golden=describe("golden.npz", buffer.getvalue()),
         tools={tool: found for tool in _TOOLS if (found := _version(tool))},
         provenance={f"{s.stage}_keras_sha256": s.sha256 for s in sources}
-        | {f"{s.stage}_note": s.note for s in sources if s.note},
+        | {f"{s.stage}_note": s.note for s in sources if s.note}
+        | {f"{name}_sha256": describe(name, data).sha256 for name, data in (beside or {}).items()}
+        | dict(provenance or {}),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)
+        for stale in (MANIFEST, SIGNATURE, *BESIDE):
+            (out / stale).unlink(missing_ok=True)
         for stage, artifacts in made.items():
             for one in artifacts:
                 (out / one.file_name(stage)).write_bytes(one.data)
+        for file, data in {**(beside or {}), **(unnamed or {})}.items():
+            (out / file).write_bytes(data)
         (out / manifest.golden.name).write_bytes(buffer.getvalue())
         (out / MANIFEST).write_bytes(encode_manifest(manifest))
     except OSError as error:
@@ -125,27 +162,23 @@ def _stage(source: Source, made: Sequence[Made]) -> Stage:
                 file=describe(one.file_name(source.stage), one.data),
                 format=one.format,
                 precision=one.precision,
-                # ONNX int8 is made for the vector unit of the machine that made it.
-                cpu_architecture=(
-                    "any" if (one.format, one.precision) != ("onnx", "int8") else _machine()
-                ),
+                cpu_architecture=one.cpu,
                 input_name=INPUT,
                 output_name=OUTPUT,
-                golden_tolerance=_TOLERANCE[source.stage, one.precision],
-                threshold_logit=SEED_THRESHOLD_LOGIT if source.stage == "gate" else None,
+                golden_tolerance=tolerance(source.stage, one.precision),
+                threshold_logit=_threshold(one) if source.stage == "gate" else None,
+                op_versions=one.op_versions,
+                oldest_runtime=one.oldest_runtime,
+                kept_float=one.kept_float,
+                note=one.note,
             )
             for one in made
         ),
     )
 
 
-def _machine() -> Literal["x86_64", "aarch64"]:
-    machine = platform.machine()
-    if machine == "x86_64":
-        return "x86_64"
-    if machine in ("aarch64", "arm64"):
-        return "aarch64"
-    raise ExportError(f"this machine is {machine}; int8 is made for x86_64 or aarch64")
+def _threshold(one: Made) -> float:
+    return SEED_THRESHOLD_LOGIT if one.threshold_logit is None else one.threshold_logit
 
 
 def _version(tool: str) -> str | None:
