@@ -1,6 +1,24 @@
 """Where frames come from: one protocol, one file a backend, one chooser."""
 
-from edge_agent.camera.base import Camera, EndOfStream
-from edge_agent.camera.chooser import open_camera
+from edge_agent.camera.base import (
+    Backend,
+    Camera,
+    CameraLost,
+    CameraStatus,
+    EndOfStream,
+    LossReason,
+    StreamCounters,
+)
+from edge_agent.camera.chooser import open_backend, open_camera
 
-__all__ = ["Camera", "EndOfStream", "open_camera"]
+__all__ = [
+    "Backend",
+    "Camera",
+    "CameraLost",
+    "CameraStatus",
+    "EndOfStream",
+    "LossReason",
+    "StreamCounters",
+    "open_backend",
+    "open_camera",
+]

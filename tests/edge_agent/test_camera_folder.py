@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.camera import EndOfStream
-from edge_agent.camera.folder import Folder, read_image
+from edge_agent.camera import Camera, EndOfStream, open_camera
+from edge_agent.camera.folder import read_image
 from edge_agent.config import FolderCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Frame, Gap, GapReason, Image
@@ -37,11 +38,13 @@ PICTURE = _encoded(".png", _noise(LINES, WIDTH))
 
 
 def _grab_all(folder: Path, **settings: bool) -> list[Frame | Gap]:
-    camera = Folder(FolderCamera(path=str(folder), **settings))
+    camera = open_camera(FolderCamera(path=str(folder), **settings))
     taken: list[Frame | Gap] = []
     while True:
         try:
-            taken.append(camera.grab(0))
+            one = camera.grab(0)
+            if one is not None:
+                taken.append(one)
         except EndOfStream:
             return taken
 
@@ -109,7 +112,7 @@ def test_a_camera_may_add_bytes_after_the_end(tmp_path: Path) -> None:
 
 def test_a_loop_has_no_end_and_counts_on(tmp_path: Path) -> None:
     _write(tmp_path, a__png=PICTURE, b__png=PICTURE)
-    camera = Folder(FolderCamera(path=str(tmp_path), loop=True))
+    camera = open_camera(FolderCamera(path=str(tmp_path), loop=True))
     taken = [camera.grab(0) for _ in range(5)]
     assert [one.frame_id for one in taken] == [0, 1, 2, 3, 4]
     assert [one.first_line for one in taken] == [0, 40, 80, 120, 160]
@@ -124,7 +127,7 @@ def test_a_loop_has_no_end_and_counts_on(tmp_path: Path) -> None:
 
 def test_a_folder_is_not_live(tmp_path: Path) -> None:
     _write(tmp_path, a__png=PICTURE)
-    assert not Folder(FolderCamera(path=str(tmp_path))).live
+    assert not open_camera(FolderCamera(path=str(tmp_path))).live
 
 
 # Bad files.
@@ -219,7 +222,7 @@ def test_what_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
 
 def test_a_file_that_goes_away_during_the_run_is_a_gap(tmp_path: Path) -> None:
     _write(tmp_path, a__png=PICTURE, b__png=PICTURE)
-    camera = Folder(FolderCamera(path=str(tmp_path)))
+    camera = open_camera(FolderCamera(path=str(tmp_path)))
     assert isinstance(camera.grab(0), Frame)
     (tmp_path / "b.png").unlink()
     gap = camera.grab(0)
@@ -307,20 +310,117 @@ def test_any_bytes_are_a_picture_or_a_value_error(tmp_path: Path, head: bytes, b
 
 def test_without_a_folder_there_is_no_camera(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match=r"^camera\.path: .*gone.*No such file") as caught:
-        Folder(FolderCamera(path=str(tmp_path / "gone")))
+        open_camera(FolderCamera(path=str(tmp_path / "gone")))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     _write(tmp_path, a__png=PICTURE)
     with pytest.raises(CameraError, match=r"^camera\.path: .*Not a directory; give a folder"):
-        Folder(FolderCamera(path=str(tmp_path / "a.png")))
+        open_camera(FolderCamera(path=str(tmp_path / "a.png")))
 
 
 def test_an_empty_folder_is_no_camera(tmp_path: Path) -> None:
     _write(tmp_path, notes__txt=b"")
     with pytest.raises(CameraError, match=r"^camera\.path: .*no image files in this folder"):
-        Folder(FolderCamera(path=str(tmp_path)))
+        open_camera(FolderCamera(path=str(tmp_path)))
+
+
+# Followed folders.
+
+
+def _followed(folder: Path) -> Camera:
+    return open_camera(FolderCamera(path=str(folder), follow=True))
+
+
+def _sources(camera: Camera, timeout_s: float = 1.0) -> list[str]:
+    taken = []
+    while (one := camera.grab(timeout_s)) is not None:
+        taken.append(one.source if isinstance(one, Frame) else one.detail)
+    return taken
+
+
+def test_files_are_taken_as_they_appear(tmp_path: Path) -> None:
+    _write(tmp_path, b__png=PICTURE)
+    camera = _followed(tmp_path)
+    assert _sources(camera) == ["b.png"]
+    assert _sources(camera, 0) == []
+    _write(tmp_path, a__png=PICTURE)  # a name that was passed already is a new image all the same
+    (tmp_path / "c.tmp").write_bytes(PICTURE)
+    (tmp_path / "c.tmp").rename(tmp_path / "c.png")
+    assert _sources(camera) == ["a.png", "c.png"]
+
+
+def test_a_file_under_its_old_name_is_a_new_image(tmp_path: Path) -> None:
+    _write(tmp_path, a__png=PICTURE)
+    camera = _followed(tmp_path)
+    assert _sources(camera) == ["a.png"]
+    _write(tmp_path, a__png=_encoded(".png", _noise(LINES, WIDTH, seed=1)))
+    assert _sources(camera) == ["a.png"]
+    (tmp_path / "a.png").touch()
+    assert _sources(camera) == ["a.png"]
+    assert _sources(camera) == []
+
+
+def test_no_file_is_read_half_written(tmp_path: Path) -> None:
+    camera = _followed(tmp_path)
+    with (tmp_path / "slow.png").open("wb") as file:
+        for start in range(0, len(PICTURE), 400):
+            file.write(PICTURE[start : start + 400])
+            file.flush()
+            assert camera.grab(0.1) is None
+    assert _sources(camera) == ["slow.png"]
+
+
+def test_a_file_that_grows_holds_up_no_other(tmp_path: Path) -> None:
+    _write(tmp_path, a__png=PICTURE)
+    camera = _followed(tmp_path)
+    with (tmp_path / "0.png").open("wb") as file:
+        end = time.monotonic() + 10
+        seen = None
+        while seen is None and time.monotonic() < end:
+            file.write(b"x")
+            file.flush()
+            seen = camera.grab(0.05)
+    assert isinstance(seen, Frame)
+    assert seen.source == "a.png"
+
+
+def test_what_is_no_picture_is_a_gap_and_others_follow(tmp_path: Path) -> None:
+    _write(tmp_path, a__png=PICTURE, b__png=PICTURE[:100])
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone")
+    said = _sources(_followed(tmp_path))
+    assert said[0] == "c.png: cannot be read: No such file or directory"
+    assert said[1:] == ["a.png", "b.png: truncated: the file ends before the picture does"]
+
+
+def test_a_folder_that_goes_away_is_a_camera_that_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    _write(folder, a__png=PICTURE)
+    camera = _followed(folder)
+    assert _sources(camera) == ["a.png"]
+    folder.rename(tmp_path / "away")
+    assert camera.grab(0) is None
+    assert (camera.status.state, camera.status.reason) == ("lost", "not_found")
+    (tmp_path / "away").rename(folder)
+    _write(folder, b__png=PICTURE)
+    taken: list[Frame | Gap] = []
+    end = time.monotonic() + 20
+    while len(taken) < 3 and time.monotonic() < end:
+        one = camera.grab(0.5)
+        taken += [] if one is None else [one]
+    # A share that was mounted again is read from the beginning: better twice than not at all.
+    kinds = [one.source if isinstance(one, Frame) else one.reason.value for one in taken]
+    assert kinds == ["camera_loss", "a.png", "b.png"]
+    assert camera.status.state == "streaming"
+
+
+def test_a_folder_is_looped_or_followed(tmp_path: Path) -> None:
+    with pytest.raises(CameraError, match=r"^camera\.loop: true with camera\.follow; choose"):
+        open_camera(FolderCamera(path=str(tmp_path), follow=True, loop=True))
+    with pytest.raises(CameraError, match=r"^camera\.path: .*gone: No such file"):
+        _followed(tmp_path / "gone")
 
 
 # Real pictures.

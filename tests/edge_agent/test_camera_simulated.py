@@ -6,18 +6,20 @@ import time
 
 import numpy as np
 
-from edge_agent.camera.simulated import Simulated, strip_of
+from edge_agent.camera import Camera, open_camera
+from edge_agent.camera.simulated import strip_of
 from edge_agent.config import SimulatedCamera
 from edge_agent.frame import Frame
 
 
-def _camera(**settings: float | bool) -> Simulated:
-    return Simulated(SimulatedCamera(**{"seed": 3, "width_px": 800, "height_px": 64, **settings}))
+def _camera(**settings: float | bool) -> Camera:
+    settings = {"seed": 3, "width_px": 800, "height_px": 64, **settings}
+    return open_camera(SimulatedCamera(**settings))
 
 
-def _grab(camera: Simulated, timeout_s: float = 10.0) -> Frame:
+def _grab(camera: Camera, timeout_s: float = 10.0) -> Frame:
     frame = camera.grab(timeout_s)
-    assert frame is not None
+    assert isinstance(frame, Frame)
     return frame
 
 

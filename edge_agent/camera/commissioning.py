@@ -1,0 +1,294 @@
+"""What an engineer wants to know of a camera before it inspects: light, focus, rates, a verdict.
+
+Pure: blocks and images in, figures out. A figure that cannot be known is None, not 0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import fmean, pstdev
+
+import msgspec
+import numpy as np
+
+from edge_agent.camera.base import CameraCounts
+from edge_agent.frame import Block, Image
+
+_BINS = 16
+_BARS = " ▁▂▃▄▅▆▇█"
+_RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_KEPT_INTERVALS = 200_000
+_JITTER_SHARE = 0.5
+"""Of the median interval: a 99th percentile further from it than this is called jitter."""
+_ETHERNET_MTU, _JUMBO_MTU = 1500, 9000
+
+
+class Exposure(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one image, 0 to 255. Shares are of its pixels; `histogram` has 16 bins of equal width."""
+
+    mean: float
+    p1: int
+    p50: int
+    p99: int
+    black_share: float
+    saturated_share: float
+    histogram: tuple[float, ...]
+
+    @property
+    def bars(self) -> str:
+        most = max(self.histogram)
+        return "".join(_BARS[round((len(_BARS) - 1) * share / most)] for share in self.histogram)
+
+
+def exposure(image: Image) -> Exposure:
+    counts = np.bincount(image.reshape(-1), minlength=256)
+    below, total = np.cumsum(counts), image.size
+
+    def percentile(share: float) -> int:
+        return int(np.searchsorted(below, share * total))
+
+    return Exposure(
+        mean=round(float(counts @ np.arange(256) / total), 2),
+        p1=percentile(0.01),
+        p50=percentile(0.5),
+        p99=percentile(0.99),
+        black_share=float(counts[0] / total),
+        saturated_share=float(counts[255] / total),
+        histogram=tuple(round(float(n) / total, 5) for n in counts.reshape(_BINS, -1).sum(axis=1)),
+    )
+
+
+def focus(image: Image) -> float | None:
+    """Brenner's measure across the strip, over the squared mean: turn the lens until it is highest.
+
+    Only of use to compare images of the same steel; None for a black image.
+    """
+    grey = image.astype(np.float32) if image.ndim == 2 else image.astype(np.float32) @ _RGB_TO_GREY
+    mean = float(grey.mean())
+    if grey.shape[1] < 3 or mean < 1:
+        return None
+    return float(np.mean((grey[:, 2:] - grey[:, :-2]) ** 2)) / mean**2
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """Between the starts of consecutive blocks, by the camera's clock if it has one."""
+
+    clock: str
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    stdev_ms: float
+
+
+class Tap:
+    """Remembers when blocks came and how many lines they had; put between backend and assembly."""
+
+    def __init__(self) -> None:
+        self.blocks = self.complete = self.lines = self.bytes = 0
+        self._last: tuple[int | None, int | None, int] | None = None
+        self._host: deque[int] = deque(maxlen=_KEPT_INTERVALS)
+        self._camera: deque[int] = deque(maxlen=_KEPT_INTERVALS)
+        self._span: tuple[int, int] | None = None
+        self._lines_before_last = 0
+
+    def take(self, block: Block) -> None:
+        now = block.captured_monotonic_ns
+        self._span = (self._span[0] if self._span else now, now)
+        self._lines_before_last = self.lines
+        self.blocks += 1
+        self.complete += not block.fault
+        self.lines += block.line_count or 0
+        self.bytes += block.data.nbytes if block.data is not None else 0
+        if self._last:
+            block_id, camera_ns, host_ns = self._last
+            follows = block.block_id is None or (
+                block_id is not None and block.block_id == block_id + 1
+            )
+            if follows:
+                self._host.append(now - host_ns)
+                if camera_ns is not None and block.camera_ns is not None:
+                    self._camera.append(block.camera_ns - camera_ns)
+        self._last = (block.block_id, block.camera_ns, now)
+
+    def forget_last(self) -> None:
+        """What comes next does not follow: the camera was away."""
+        self._last = None
+
+    @property
+    def seconds(self) -> float:
+        return (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
+
+    @property
+    def blocks_per_second(self) -> float | None:
+        return (self.blocks - 1) / self.seconds if self.seconds else None
+
+    @property
+    def lines_per_second(self) -> float | None:
+        return self._lines_before_last / self.seconds if self.seconds else None
+
+    @property
+    def interval(self) -> Interval | None:
+        by_camera = len(self._camera) > 1
+        taken = self._camera if by_camera else self._host
+        if len(taken) < 2:
+            return None
+        ms = np.sort(np.fromiter(taken, np.float64)) / 1e6
+        return Interval(
+            clock="camera" if by_camera else "host",
+            p50_ms=round(float(np.percentile(ms, 50)), 4),
+            p99_ms=round(float(np.percentile(ms, 99)), 4),
+            max_ms=round(float(ms[-1]), 4),
+            stdev_ms=round(pstdev(ms.tolist(), fmean(ms.tolist())), 4),
+        )
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """`passed`: every block that the camera counted came complete, and it was never away.
+
+    `cpu_ms_per_block` is of this process, with the assembly of frames, per block that came.
+    `advice` is one line each, the most useful first.
+    """
+
+    passed: bool
+    seconds: float
+    blocks_complete: int
+    blocks_incomplete: int
+    blocks_missing: int
+    blocks_repeated: int
+    losses: int
+    packets_lost: int | None
+    packets_resent: int | None
+    blocks_per_second: float | None
+    lines_per_second: float | None
+    megabytes_per_second: float | None
+    interval: Interval | None
+    cpu_ms_per_block: float | None
+    packet_size: int | None
+    recommended_packet_size: int | None
+    mtu: int | None
+    advice: tuple[str, ...]
+
+
+def judge(
+    tap: Tap,
+    counts: CameraCounts,
+    *,
+    seconds: float,
+    cpu_s: float,
+    packet_size: int | None = None,
+    recommended_packet_size: int | None = None,
+    mtu: int | None = None,
+    receive_buffer_bytes: int | None = None,
+    live: bool = True,
+) -> Verdict:
+    incomplete = tap.blocks - tap.complete
+    missing = counts.blocks_missing
+    passed = tap.blocks > 0 and not incomplete and not missing and not counts.losses
+    interval = tap.interval
+    advice = list(_advice(tap, counts, interval, receive_buffer_bytes, live=live))
+    if recommended_packet_size and packet_size and packet_size < recommended_packet_size:
+        advice.append(
+            f'camera.packet_size = "auto": {recommended_packet_size} bytes pass, {packet_size} '
+            "are used; fewer packets cost less"
+        )
+    if mtu is not None and recommended_packet_size and mtu <= _ETHERNET_MTU:
+        advice.append(
+            f"the interface's MTU is {mtu}: set it to {_JUMBO_MTU} here and on the switch, "
+            "if both can, and test again"
+        )
+    rate = tap.blocks_per_second
+    return Verdict(
+        passed=passed,
+        seconds=round(seconds, 3),
+        blocks_complete=tap.complete,
+        blocks_incomplete=incomplete,
+        blocks_missing=missing,
+        blocks_repeated=counts.blocks_repeated,
+        losses=counts.losses,
+        packets_lost=counts.packets_lost,
+        packets_resent=counts.packets_resent,
+        blocks_per_second=_rounded(rate, 2),
+        lines_per_second=_rounded(tap.lines_per_second, 1),
+        megabytes_per_second=_rounded(tap.bytes / tap.seconds / 1e6 if tap.seconds else None, 2),
+        interval=interval,
+        cpu_ms_per_block=_rounded(1e3 * cpu_s / tap.blocks if tap.blocks else None, 3),
+        packet_size=packet_size,
+        recommended_packet_size=recommended_packet_size,
+        mtu=mtu,
+        advice=tuple(advice),
+    )
+
+
+def _advice(
+    tap: Tap,
+    counts: CameraCounts,
+    interval: Interval | None,
+    receive_buffer_bytes: int | None,
+    *,
+    live: bool,
+) -> Sequence[str]:
+    found: list[str] = []
+    if not tap.blocks:
+        found.append(
+            "no block came: if the camera waits for a trigger or the encoder, move the strip; "
+            "else see TriggerMode, and whether a firewall lets UDP in from the camera"
+        )
+    if counts.losses:
+        found.append(f"the camera was away {counts.losses} times: cable, power, or another host")
+    if tap.blocks > tap.complete or counts.blocks_missing:
+        found.append(
+            "packets or blocks are lost: see the switch and the cable, then camera.packet_delay_ns"
+        )
+        block = tap.bytes // max(1, tap.complete)
+        if receive_buffer_bytes is not None and receive_buffer_bytes < 4 * block:
+            found.append(
+                f"sysctl net.core.rmem_max is {receive_buffer_bytes}, less than 4 blocks of "
+                f"{block} bytes: raise it"
+            )
+    if live and interval and interval.p99_ms - interval.p50_ms > _JITTER_SHARE * interval.p50_ms:
+        found.append(
+            f"intervals are uneven by the {interval.clock}'s clock: half are up to "
+            f"{interval.p50_ms:g} ms, one in a hundred is over {interval.p99_ms:g} ms"
+        )
+    return found
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def table(verdict: Verdict) -> str:
+    """For people."""
+    rows = [
+        ("blocks complete", verdict.blocks_complete),
+        ("blocks incomplete", verdict.blocks_incomplete),
+        ("blocks missing", verdict.blocks_missing),
+        ("packets lost, resent", f"{_or(verdict.packets_lost)}, {_or(verdict.packets_resent)}"),
+        ("camera away", f"{verdict.losses} times"),
+        (
+            "rate",
+            f"{_or(verdict.blocks_per_second)} blocks/s, {_or(verdict.lines_per_second)} "
+            f"lines/s, {_or(verdict.megabytes_per_second)} MB/s",
+        ),
+    ]
+    if verdict.interval:
+        of = verdict.interval
+        rows.append(
+            (
+                f"interval ({of.clock} clock)",
+                f"p50 {of.p50_ms:g}, p99 {of.p99_ms:g}, max {of.max_ms:g}, sd {of.stdev_ms:g} ms",
+            )
+        )
+    rows.append(("CPU per block", f"{_or(verdict.cpu_ms_per_block)} ms"))
+    if verdict.packet_size:
+        recommended = _or(verdict.recommended_packet_size)
+        rows.append(("packet size", f"{verdict.packet_size} bytes, recommended {recommended}"))
+    text = [f"{name:<24} {value}" for name, value in rows]
+    text += [f"- {line}" for line in verdict.advice]
+    text.append(f"verdict: {'pass' if verdict.passed else 'fail'} over {verdict.seconds:g} s")
+    return "\n".join(text)
+
+
+def _or(value: float | int | None) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
