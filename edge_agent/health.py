@@ -1,4 +1,4 @@
-"""What was counted and how long it took, and the word to systemd that all threads advance."""
+"""What was counted and how long it took, and the words to systemd."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from collections import Counter, deque
 import numpy as np
 
 from edge_agent.events import StageTimes
-from edge_agent.frame import Gap, GapReason
+from edge_agent.frame import Frame, Gap, GapReason
 
 _KEPT_TIMES = 20_000
 
 
 class Tally:
-    """Counts of one run, from several threads. Every frame ends in `inspected` or in a gap."""
+    """Counts of one run, from several threads. Every frame and every line ends in `inspected` or in
+    a gap; a gap counts as many frames as it stands for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.captured = self.inspected = self.suspect = self.defective = 0
-        self.lines_inspected = 0
+        self.lines_captured = self.lines_inspected = self.gaps_of_unknown_length = 0
         self._gaps: Counter[GapReason] = Counter()
+        self._gap_lines: Counter[GapReason] = Counter()
         self._times: dict[str, deque[float]] = {}
         self._timed: Counter[str] = Counter()
 
-    def frame_captured(self) -> None:
+    def frame_captured(self, taken: Frame | Gap) -> None:
         with self._lock:
-            self.captured += 1
+            if isinstance(taken, Gap):
+                self.captured += taken.frame_count
+                self.lines_captured += taken.line_count or 0
+            else:
+                self.captured += 1
+                self.lines_captured += taken.new_lines
 
     def frame_inspected(
         self, *, lines: int, suspect: bool, defective: bool, times_ms: dict[str, float]
@@ -45,7 +52,9 @@ class Tally:
 
     def gap(self, gap: Gap) -> None:
         with self._lock:
-            self._gaps[gap.reason] += 1
+            self._gaps[gap.reason] += gap.frame_count
+            self._gap_lines[gap.reason] += gap.line_count or 0
+            self.gaps_of_unknown_length += gap.line_count is None
 
     @property
     def in_work(self) -> int:
@@ -56,6 +65,16 @@ class Tally:
     def gaps(self) -> dict[str, int]:
         with self._lock:
             return {reason.value: count for reason, count in sorted(self._gaps.items())}
+
+    @property
+    def lines_in_work(self) -> int:
+        """As `in_work`, of lines."""
+        with self._lock:
+            return self.lines_captured - self.lines_inspected - sum(self._gap_lines.values())
+
+    def gap_lines(self) -> dict[str, int]:
+        with self._lock:
+            return {reason.value: lines for reason, lines in sorted(self._gap_lines.items())}
 
     def times(self) -> dict[str, StageTimes]:
         """Percentiles over the last 20,000 frames of each stage; `count` is of all."""
@@ -80,9 +99,9 @@ def sd_notify(message: str) -> None:
         sock.sendto(message.encode(), address)
 
 
-def watchdog_interval_s() -> float | None:
-    """Half of systemd's WatchdogSec, or None when no watchdog waits for us."""
+def watchdog_s() -> float | None:
+    """systemd's WatchdogSec, or None when no watchdog waits for us."""
     usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    if not usec.isdigit() or (pid and pid != str(os.getpid())):
+    if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None
-    return int(usec) / 2e6
+    return int(usec) / 1e6

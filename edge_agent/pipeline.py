@@ -1,6 +1,7 @@
 """Camera, inference and delivery joined by bounded queues; the only file that knows everyone.
 
-Every frame the camera counts ends in exactly one of two places: inspected, or declared in a gap.
+Every line and every frame the camera counts ends in exactly one of two places: inspected, or
+declared in a gap.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ import logging
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import exp, isfinite
 from typing import Any
 
 from edge_agent import events
-from edge_agent.bundle import Bundle
 from edge_agent.camera import Camera, EndOfStream
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery, Draft
 from edge_agent.errors import EdgeError
 from edge_agent.frame import Frame, Gap, GapReason, Region
-from edge_agent.gate import Gate, Verdict
+from edge_agent.gate import Verdict
 from edge_agent.health import Tally
-from edge_agent.segment import Segmenter
-from edge_agent.strip import Place, Strip
+from edge_agent.stages import Models
+from edge_agent.strip import Place, Strip, untold
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,16 @@ class Identity:
     boot_id: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspected:
+    """A frame that was judged, by which bundle and in what time; or `failed` on it."""
+
+    frame: Frame
+    bundle_sha256: str
+    judged_ms: float
+    failed: bool = False
+
+
 class Pipeline:
     """`start`, then `finished` until it is true or `stop` is called, then `join`."""
 
@@ -48,17 +59,13 @@ class Pipeline:
         self,
         *,
         config: Config,
-        bundle: Bundle,
-        bundle_ref: events.BundleRef,
-        gate: Gate,
-        segmenter: Segmenter,
+        models: Models,
         camera: Camera,
         delivery: Delivery,
         identity: Identity,
         frame_limit: int | None = None,
     ) -> None:
-        self._classes, self._bundle_ref = bundle.manifest.class_names, bundle_ref
-        self._gate, self._segmenter, self._camera = gate, segmenter, camera
+        self._models, self._camera = models, camera
         self._delivery, self._who, self._limit = delivery, identity, frame_limit
         self._strip = Strip(
             config.strip.pixel_width_mm,
@@ -67,11 +74,15 @@ class Pipeline:
         )
         self.tally = Tally()
         self.failure: EdgeError | None = None
+        self.observer: Callable[[Inspected], None] | None = None
+        """Told of each judged frame by the inference thread: it must not wait, nor raise."""
+        self._wanted: queue.SimpleQueue[Frame] | None = None
+        self._why_stopped = ""
         self._queue: queue.Queue[Frame | Gap | None] = queue.Queue(config.queues.frames)
         self._stop = threading.Event()
         now = time.monotonic()
         self.progress_s = {"camera": now, "inference": now}
-        """When each loop last came round; for the watchdog."""
+        """When each loop last came round; for the watchdog. One that has ended is gone from it."""
         self._threads = [
             threading.Thread(target=self._grab_loop, name="camera", daemon=True),
             threading.Thread(target=self._inspect_loop, name="inference", daemon=True),
@@ -85,6 +96,44 @@ class Pipeline:
         """No more frames are grabbed; those that were are still judged."""
         self._stop.set()
 
+    def use(self, models: Models) -> None:
+        """From the next frame on; a frame that is being judged is judged to its end by the old."""
+        self._models = models
+
+    def set_coil(self, coil: str) -> None:
+        """For what is judged from now on."""
+        self._who = replace(self._who, coil=coil)
+
+    @property
+    def coil(self) -> str:
+        return self._who.coil
+
+    def suspend(self, why: str) -> None:
+        """Inspect nothing. A live camera's frames are taken all the same, and declared as gaps
+        with this reason; others wait to be asked for."""
+        self._why_stopped = why
+
+    def resume(self) -> None:
+        self._why_stopped = ""
+
+    def next_frame(self, timeout_s: float) -> Frame | None:
+        """A copy of the next frame, whether it is judged or not."""
+        mine: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._wanted = mine
+        try:
+            return mine.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    @property
+    def suspended(self) -> bool:
+        return bool(self._why_stopped)
+
+    @property
+    def camera(self) -> Camera:
+        """For its status and counts; only the camera thread grabs."""
+        return self._camera
+
     @property
     def finished(self) -> bool:
         return not any(thread.is_alive() for thread in self._threads)
@@ -97,12 +146,18 @@ class Pipeline:
 
     def _grab_loop(self) -> None:
         try:
-            while not self._stop.is_set() and self.tally.captured != self._limit:
+            while not self._stop.is_set() and not self._limit_reached():
                 self.progress_s["camera"] = time.monotonic()
+                if self._why_stopped and not self._camera.live:
+                    time.sleep(0.1)
+                    continue
                 taken = self._camera.grab(_GRAB_TIMEOUT_S)
                 if taken is not None:
-                    self.tally.frame_captured()
+                    self.tally.frame_captured(taken)
                     self._pass_on(taken)
+            for rest in self._camera.drain():
+                self.tally.frame_captured(rest)
+                self._put(rest)
         except EndOfStream:
             pass
         except EdgeError as error:
@@ -110,6 +165,10 @@ class Pipeline:
         finally:
             self._camera.close()
             self._put(None)
+            del self.progress_s["camera"]  # at its end, not standing still
+
+    def _limit_reached(self) -> bool:
+        return self._limit is not None and self.tally.captured >= self._limit
 
     def _pass_on(self, taken: Frame | Gap) -> None:
         if not self._camera.live:
@@ -147,17 +206,30 @@ class Pipeline:
             if isinstance(item, Gap):
                 self._declare(item)
                 continue
+            wanted, self._wanted = self._wanted, None
+            if wanted:
+                wanted.put(replace(item, image=item.image.copy()))
+            if self._why_stopped and self._camera.live:
+                self._declare(_gap(item, GapReason.STOPPED, self._why_stopped))
+                continue
+            models, began = self._models, time.monotonic_ns()
             try:
-                self._inspect(item)
+                self._inspect(item, models, began)
             except Exception as error:  # whatever a native library raises, the line goes on
                 _log.exception("frame %d", item.frame_id)
                 detail = f"{type(error).__name__}: {error}"[:300]
                 self._declare(_gap(item, GapReason.INFERENCE_ERROR, detail))
+                self._tell(item, models, began, failed=True)
 
-    def _inspect(self, frame: Frame) -> None:
-        began = time.monotonic_ns()
+    def _tell(self, frame: Frame, models: Models, began: int, *, failed: bool = False) -> None:
+        observer = self.observer
+        if observer:
+            judged_ms = _ms(time.monotonic_ns() - began)
+            observer(Inspected(frame, models.ref.sha256, judged_ms, failed))
+
+    def _inspect(self, frame: Frame, models: Models, began: int) -> None:
         times = {"wait": _ms(began - frame.captured_monotonic_ns)}
-        verdict = self._gate.judge(frame.image)
+        verdict = models.gate.judge(frame.image)
         if not isfinite(verdict.score_logit):
             # Neither clean nor an alert: JSON has no such number, so it is declared as a gap.
             raise ArithmeticError(f"the gate's score is {verdict.score_logit}")
@@ -165,23 +237,28 @@ class Pipeline:
         times["gate"] = _ms(judged - began)
         found: tuple[Region, ...] = ()
         if verdict.suspect:
-            found = self._segmenter.find(frame.image)
+            found = models.segmenter.find(frame.image, verdict.suspect_tiles)
             times["segment"] = _ms(time.monotonic_ns() - judged)
-        places = self._strip.place(frame, found)
+        # A defect goes on in the next frame only under the same class names.
+        places = self._strip.place(frame, found, models.class_names)
+        # What the frame before has told is not told again.
+        found, places = untold(found, places)
         times["total"] = _ms(time.monotonic_ns() - frame.captured_monotonic_ns)
         if found:
-            event = self._event(frame, verdict, found, places, times)
+            event = self._event(frame, models, verdict, found, places, times)
             self._delivery.offer(Draft(event, frame.captured_utc_ns))
         self.tally.frame_inspected(
-            lines=frame.line_count,
+            lines=frame.new_lines,
             suspect=verdict.suspect,
             defective=bool(found),
             times_ms=times,
         )
+        self._tell(frame, models, began)
 
     def _event(
         self,
         frame: Frame,
+        models: Models,
         verdict: Verdict,
         found: tuple[Region, ...],
         places: tuple[Place, ...],
@@ -191,19 +268,21 @@ class Pipeline:
         return events.DefectEvent(
             **self._common(frame),
             line_count=lines,
+            repeated_lines=frame.repeated_lines,
             encoder_count=frame.encoder_count,
+            encoder_end=frame.encoder_end,
             source=frame.source,
             gate=events.GateScore(
                 score_logit=round(verdict.score_logit, 4),
                 threshold_logit=round(verdict.threshold_logit, 4),
                 probability=_sigmoid(verdict.score_logit),
             ),
-            bundle=self._bundle_ref,
+            bundle=models.ref,
             latency_ms={stage: round(ms, 3) for stage, ms in times.items()},
             defects=tuple(
                 events.Defect(
                     id=place.defect_id,
-                    class_name=self._classes[region.class_id - 1],
+                    class_name=models.class_names[region.class_id - 1],
                     class_id=region.class_id,
                     confidence=round(region.confidence, 4),
                     box_px=events.BoxPx(
@@ -223,7 +302,13 @@ class Pipeline:
         """Either thread: an overload is declared where it happens."""
         _log.warning("gap: frame %d: %s: %s", gap.frame_id, gap.reason.value, gap.detail)
         data = events.GapEvent(
-            **self._common(gap), line_count=gap.line_count, reason=gap.reason, detail=gap.detail
+            **self._common(gap),
+            line_count=gap.line_count,
+            frame_count=gap.frame_count,
+            encoder_count=gap.encoder_count,
+            encoder_end=gap.encoder_end,
+            reason=gap.reason,
+            detail=gap.detail,
         )
         self._delivery.offer(Draft(data, gap.captured_utc_ns))
         self.tally.gap(gap)
@@ -247,11 +332,13 @@ def _gap(frame: Frame, reason: GapReason, detail: str) -> Gap:
     return Gap(
         reason=reason,
         frame_id=frame.frame_id,
-        first_line=frame.first_line,
-        line_count=frame.line_count,
+        first_line=frame.first_line + frame.repeated_lines,
+        line_count=frame.new_lines,
         captured_utc_ns=frame.captured_utc_ns,
         captured_monotonic_ns=frame.captured_monotonic_ns,
         detail=detail,
+        encoder_count=frame.encoder_at(frame.first_line + frame.repeated_lines),
+        encoder_end=frame.encoder_end,
     )
 
 

@@ -1,12 +1,14 @@
-"""From a camera's frame to a network's input, as the bundle states it.
+"""From a camera's frame to a network's input, as the bundle states it; from tiles back to a frame.
 
-numpy and OpenCV only: training, export, calibration and the line all call these two functions, so
+numpy and OpenCV only: training, export, calibration and the line all call these functions, so
 that what a network decides on the line is what it decided in the workshop.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import cv2
 import msgspec
@@ -15,19 +17,56 @@ from numpy.typing import NDArray
 
 from edge_agent.frame import Image
 
+MAX_TILES = 1024
+"""Of one frame. More would be a tile of a few pixels by mistake, and minutes for a frame."""
+Input = NDArray[np.float32] | NDArray[np.uint8]
+"""Of a network: float32, or uint8 where the network scales by itself."""
+# An input of 8192x8192x3 takes 800 MB; a number beyond is a mistake, and would end the process.
+_Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
-class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a stage wants its input: resized to height x width (px), then scaled.
 
-    `unit` divides by 255. `standardise` subtracts the image's own mean and divides by its own
-    standard deviation (at least one grey level, so that a flat image stays finite).
+class Tiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frame cut into pieces of height x width that share at least `overlap_px` with the next.
+
+    All in pixels of the camera's frame. ValueError where the overlap is not less than a side.
     """
 
-    height: int
-    width: int
+    height_px: int
+    width_px: int
+    overlap_px: int
+
+    def __post_init__(self) -> None:
+        if min(self.height_px, self.width_px) < 1 or self.overlap_px < 0:
+            raise ValueError("tiles: height_px and width_px are at least 1, overlap_px at least 0")
+        if self.overlap_px >= min(self.height_px, self.width_px):
+            raise ValueError(
+                f"tiles: overlap_px {self.overlap_px}: give less than height_px and width_px"
+            )
+
+
+# tiles=None is left out of the JSON, so that a bundle without tiles keeps its bytes. Only that
+# one: omit_defaults knows plain defaults, and writes a field whose default comes from a function.
+class InputSpec(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """How a stage wants its input: the frame, or each of its tiles, resized to height x width
+    (px), then scaled.
+
+    `unit` divides by 255. `network` leaves that to the network: its input is uint8, as the camera
+    gives it. `standardise` subtracts the input's own mean and divides by its own
+    standard deviation (at least one grey level, so that a flat image stays finite). An input is a
+    tile where there are tiles: what a network says of a tile then does not hang on what lies
+    elsewhere on the strip, and light that falls off across it is evened out. The price: noise of
+    a bare tile is blown up to the contrast of a defect (as in training, so the network knows it),
+    and a defect that fills a tile evenly loses its level.
+    """
+
+    height: _Side
+    width: _Side
     channels: Literal[1, 3]
-    scaling: Literal["unit", "standardise"]
-    interpolation: Literal["area", "linear"] = "area"
+    scaling: Literal["unit", "standardise", "network"]
+    interpolation: Literal["area", "linear"] = msgspec.field(default_factory=lambda: "area")
+    tiles: Tiles | None = None
 
 
 GATE_INPUT = InputSpec(height=256, width=256, channels=3, scaling="unit")
@@ -58,8 +97,10 @@ def resize(image: Image, spec: InputSpec) -> Image:
     return image
 
 
-def scale(resized: Image, spec: InputSpec) -> NDArray[np.float32]:
-    """`resize`'s output as a batch of one: float32 (1, height, width, channels)."""
+def scale(resized: Image, spec: InputSpec) -> Input:
+    """`resize`'s output as a batch of one: (1, height, width, channels)."""
+    if spec.scaling == "network":
+        return resized[None]
     x = resized[None].astype(np.float32)
     if spec.scaling == "unit":
         x *= np.float32(1 / 255)
@@ -69,6 +110,126 @@ def scale(resized: Image, spec: InputSpec) -> NDArray[np.float32]:
     return x
 
 
-def prepare(image: Image, spec: InputSpec) -> NDArray[np.float32]:
-    """A frame's image as the network's input: float32 (1, height, width, channels)."""
-    return scale(resize(image, spec), spec)
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A piece of a frame, in its pixels."""
+
+    first_line: int
+    first_pixel: int
+    lines: int
+    pixels: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return (
+            slice(self.first_line, self.first_line + self.lines),
+            slice(self.first_pixel, self.first_pixel + self.pixels),
+        )
+
+
+def tile_boxes(shape: tuple[int, int], spec: InputSpec) -> tuple[Box, ...]:
+    """The pieces of a frame of `shape` (lines, pixels), row by row; without tiles all of it.
+
+    The fewest tiles that keep the least overlap, evenly spread from edge to edge. Along a side on
+    which the frame is smaller than a tile there is one, of the frame's size. ValueError for more
+    than MAX_TILES.
+    """
+    tiles = spec.tiles
+    if tiles is None:
+        return (Box(0, 0, *shape),)
+    rows = _count(shape[0], tiles.height_px, tiles.overlap_px)
+    columns = _count(shape[1], tiles.width_px, tiles.overlap_px)
+    if rows * columns > MAX_TILES:
+        raise ValueError(
+            f"{rows * columns} tiles for a frame of {shape[0]}x{shape[1]}, more than the limit of "
+            f"{MAX_TILES}; train with larger tiles or less overlap"
+        )
+    lines, pixels = min(tiles.height_px, shape[0]), min(tiles.width_px, shape[1])
+    return tuple(
+        Box(line, pixel, lines, pixels)
+        for line in _starts(shape[0] - lines, rows)
+        for pixel in _starts(shape[1] - pixels, columns)
+    )
+
+
+def _count(length: int, tile: int, overlap: int) -> int:
+    # Each tile after the first adds at most tile - overlap; the quotient is rounded up.
+    return 1 if length <= tile else -((overlap - length) // (tile - overlap))
+
+
+def _starts(last: int, count: int) -> list[int]:
+    return [i * last // max(1, count - 1) for i in range(count)]
+
+
+def inputs(image: Image, spec: InputSpec, boxes: Sequence[Box] | None = None) -> Iterator[Input]:
+    """The network's inputs one by one, each (1, height, width, channels).
+
+    One for each of `boxes`; by default of `tile_boxes`. Only one is in memory at a time.
+    """
+    for box in tile_boxes((image.shape[0], image.shape[1]), spec) if boxes is None else boxes:
+        yield scale(resize(image[box.slices], spec), spec)
+
+
+def prepare(image: Image, spec: InputSpec) -> Input:
+    """All of `inputs` at once: (tiles, height, width, channels); without tiles (1, ...)."""
+    boxes = tile_boxes((image.shape[0], image.shape[1]), spec)
+    if len(boxes) == 1:
+        return next(inputs(image, spec, boxes))
+    shape = (len(boxes), spec.height, spec.width, spec.channels)
+    x: Input = np.empty(shape, np.float32)
+    if spec.scaling == "network":
+        x = np.empty(shape, np.uint8)
+    for index, one in enumerate(inputs(image, spec, boxes)):
+        x[index] = one[0]
+    return x
+
+
+def stitch(
+    maps: Sequence[NDArray[np.float32]] | NDArray[np.float32],
+    shape: tuple[int, int],
+    spec: InputSpec,
+    boxes: Sequence[Box] | None = None,
+) -> NDArray[np.float32]:
+    """Probability maps put back on a frame of `shape` (lines, pixels): (lines, pixels, classes).
+
+    `maps` are float32 (n, h, w, classes), one for each of `boxes` (by default of `tile_boxes`),
+    and are brought to the size of their box first. Where boxes overlap, the mean, each weighted
+    by the distance to the box's nearest edge along the frame times that across it: a network
+    knows least at the rim, and there is no step where a tile ends. Between two tiles that is a
+    linear change from one to the other. The weights sum to 1 over the boxes given, and where none
+    lies the frame is 0. A map that holds a NaN makes its whole box NaN. ValueError if there are
+    not as many maps as boxes.
+    """
+    boxes = tile_boxes(shape, spec) if boxes is None else boxes
+    if len(maps) != len(boxes) or not len(maps):
+        raise ValueError(f"{len(maps)} maps for {len(boxes)} tiles")
+    total = np.zeros(shape, np.float32)
+    for box in boxes:
+        total[box.slices] += _weight(box)
+    # Class by class in memory, since that is how they are used.
+    whole = np.zeros((maps[0].shape[2], *shape), np.float32)
+    for box, tile in zip(boxes, maps, strict=True):
+        # First divided, then added up: where a tile is alone its weight is 1 and nothing else.
+        share = _weight(box) / total[box.slices]
+        if np.isnan(tile).any():  # a smaller box might step over it
+            share[:] = np.nan
+        for index, plane in enumerate(whole):
+            part = tile[:, :, index]
+            if part.shape != share.shape:
+                part = np.asarray(
+                    cv2.resize(
+                        np.ascontiguousarray(part),
+                        share.shape[::-1],
+                        interpolation=cv2.INTER_LINEAR,
+                    )
+                )
+            plane[box.slices] += share * part
+    return whole.transpose(1, 2, 0)
+
+
+def _weight(box: Box) -> NDArray[np.float32]:
+    """float32 (lines, pixels): whole numbers, at least 1, so that no NaN is lost."""
+    along, across = (
+        np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in (box.lines, box.pixels)
+    )
+    return np.asarray(np.outer(along, across), np.float32)

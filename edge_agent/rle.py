@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
+
+_PLAIN = frozenset("0123456789-")
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
+_SHOWN = 24  # characters of a wrong word in the error
 
 
 def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | None = None) -> str:
@@ -27,11 +33,11 @@ def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | N
 
 
 def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Text to mask, bool of `shape` (lines, pixels). ValueError says what does not fit."""
-    try:
-        numbers = np.array([int(word) for word in text.split()], dtype=np.int64)
-    except (ValueError, OverflowError):
-        raise ValueError("RLE: not whole numbers separated by spaces") from None
+    """Text to mask, bool of `shape` (lines, pixels); "" is an empty mask.
+
+    ValueError says in one line what does not fit.
+    """
+    numbers = _numbers(text.split())
     if numbers.size % 2:
         raise ValueError(f"RLE: {numbers.size} numbers, but runs come in pairs")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
@@ -40,10 +46,25 @@ def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
         raise ValueError("RLE: starts count from 1 and lengths are at least 1")
     if (lengths > size).any() or (starts > size - lengths).any():
         raise ValueError(f"RLE: a run ends after the last of {size} pixels")
-    if (starts[1:] < (starts + lengths)[:-1]).any():
+    ends = starts + lengths
+    if (starts[1:] < ends[:-1]).any():
         raise ValueError("RLE: runs overlap or are not in order")
+    # Neither starts nor ends repeat; where a run touches the next, the two cancel out.
     change = np.zeros(size + 1, np.int8)
     change[starts] += 1
-    np.subtract.at(change, starts + lengths, 1)
-    covered: NDArray[np.bool_] = np.cumsum(change[:-1]) > 0
+    change[ends] -= 1
+    covered = np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)
     return covered.reshape(shape, order="F")
+
+
+def _numbers(words: list[str]) -> NDArray[np.int64]:
+    """Plain decimal numbers. int() alone would take 1_000 and other scripts' digits as well."""
+    try:
+        if not _PLAIN.issuperset("".join(words)):
+            raise ValueError
+        return np.array(words, dtype=np.int64)
+    except (ValueError, OverflowError):
+        wrong = next((w for w in words if not _NUMBER.fullmatch(w)), max(words, key=len))
+        raise ValueError(
+            f"RLE: not whole numbers separated by spaces: {wrong[:_SHOWN]!r}"
+        ) from None

@@ -1,4 +1,7 @@
-"""Second stage: probability maps of a suspect frame to regions with class, area, confidence."""
+"""Second stage: probability maps of a suspect frame to regions with class, area, confidence.
+
+With tiles only those are run that the gate found suspect, where it looks at the same ones.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 from edge_agent import rle
 from edge_agent.bundle import RegionRule
 from edge_agent.frame import ClassMap, Image, Region
-from edge_agent.preprocess import InputSpec, prepare
+from edge_agent.preprocess import Box, InputSpec, inputs, stitch, tile_boxes
 from edge_agent.runtime import Choice
 
 
@@ -17,10 +20,23 @@ class Segmenter:
     def __init__(self, spec: InputSpec, choice: Choice, rule: RegionRule) -> None:
         self._spec, self._runtime, self._rule = spec, choice.runtime, rule
 
-    def find(self, image: Image) -> tuple[Region, ...]:
-        """`image` as in Frame. Raises what the runtime raises."""
-        maps = self._runtime.run(prepare(image, self._spec))[0]
-        return regions(maps, (image.shape[0], image.shape[1]), self._rule)
+    def find(self, image: Image, suspect_tiles: tuple[Box, ...] = ()) -> tuple[Region, ...]:
+        """`image` as in Frame, `suspect_tiles` as in Verdict. Raises what the runtime raises.
+
+        If the suspect tiles are tiles of this stage too, no others are run: those are sound steel,
+        except where a suspect one reaches into them. In such an overlap the suspect tile's word
+        counts in full, since the other's was never asked for. If the gate looks at the frame in
+        another way, or none are given, all tiles are run.
+        """
+        shape = (image.shape[0], image.shape[1])
+        boxes = tile_boxes(shape, self._spec)
+        if suspect_tiles and set(suspect_tiles) <= set(boxes):
+            boxes = suspect_tiles
+        maps = [self._runtime.run(x)[0] for x in inputs(image, self._spec, boxes)]
+        if self._spec.tiles is None:
+            # `regions` brings to the frame's size only those classes that are there.
+            return regions(maps[0], shape, self._rule)
+        return regions(stitch(maps, shape, self._spec, boxes), shape, self._rule)
 
 
 def regions(
@@ -35,7 +51,7 @@ def regions(
     """
     if np.isnan(maps).any():
         raise ValueError("the segmenter's output is not a number")
-    best, classes = _best(maps, shape, rule.min_probability)
+    best, classes = best_class(maps, shape, rule.min_probability)
     found = []
     for class_id in (np.flatnonzero(np.bincount(classes.ravel())[1:]) + 1).tolist():
         _, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -61,7 +77,7 @@ def regions(
     return tuple(sorted(found, key=lambda r: -r.area_px))
 
 
-def _best(
+def best_class(
     maps: NDArray[np.float32], shape: tuple[int, int], least: float
 ) -> tuple[NDArray[np.float32], ClassMap]:
     """Per frame pixel the highest probability and its class, 0 where that is below `least`.
@@ -75,7 +91,9 @@ def _best(
         plane = np.ascontiguousarray(maps[:, :, index])
         if float(plane.max()) < least:
             continue
-        full = np.asarray(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
+        full = plane
+        if plane.shape != shape:
+            full = np.asarray(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
         # Of equals the first class wins; `least` itself is enough to count.
         wins = (full > best) | ((full == best) & (classes == 0))
         np.copyto(best, full, where=wins)

@@ -1,9 +1,9 @@
-"""From pixels of a frame to places on the strip, and defects that cross a seam."""
+"""From pixels of a frame to places on the strip, and defects that two frames show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.frame import Frame, Region
 
@@ -12,31 +12,47 @@ from edge_agent.frame import Frame, Region
 class Place:
     """Where a region lies: centre across from the frame's first pixel, start along from line 0.
 
-    Millimetres and metres are None where the pixel pitch is not configured.
+    Millimetres and metres are None where the pixel pitch is not configured. `told`: it lies within
+    the lines that the frame before showed too, and there it was a defect already.
     """
 
     defect_id: str
     across_mm: float | None
     along_m: float | None
     area_mm2: float | None
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A region that reached the last line of the frame before."""
+    """A region of the frame before, in lines of the strip; `bottom` is the line after its last."""
 
     defect_id: str
     class_id: int
     left_px: int
     right_px: int
+    top: int
+    bottom: int
+
+    def touches(self, other: _Open) -> bool:
+        """Diagonals included."""
+        return (
+            self.class_id == other.class_id
+            and self.left_px <= other.right_px
+            and other.left_px <= self.right_px
+            and self.top <= other.bottom
+            and other.top <= self.bottom
+        )
 
 
 class Strip:
     """Gives each region its place, and the id of the region it continues from the last frame.
 
-    A region continues another if it starts on the frame's first line, the other ended on the
-    line just before, both are of one class and they touch (diagonals included). Of several that
-    touch, the first met keeps the id.
+    A region continues another if both are of one class, they touch (diagonals included) and the
+    frames show it at one place: without repeated lines it starts on the frame's first line and the
+    other ended on the line just before; with them it starts within these or right after, and the
+    other reached into them or ended right before. Of several that touch, the first met keeps the
+    id, but all that lie within the repeated lines are told already.
     """
 
     def __init__(
@@ -48,39 +64,58 @@ class Strip:
         self._pixel_mm, self._line_mm, self._new_id = pixel_width_mm, line_length_mm, new_id
         self._next_line = -1
         self._open: tuple[_Open, ...] = ()
+        self._class_names: tuple[str, ...] = ()
 
-    def place(self, frame: Frame, found: tuple[Region, ...]) -> tuple[Place, ...]:
-        """One Place a region, in order. Call for every inspected frame, clean ones included."""
-        before = list(self._open) if frame.first_line == self._next_line else []
+    def place(
+        self, frame: Frame, found: tuple[Region, ...], class_names: tuple[str, ...] = ()
+    ) -> tuple[Place, ...]:
+        """One Place a region, in order. Call for every inspected frame, clean ones included.
+
+        Where `class_names` change, class ids mean something else and nothing is continued.
+        """
+        seam = frame.first_line + frame.repeated_lines
+        goes_on = seam == self._next_line and class_names == self._class_names
+        old = self._open if goes_on else ()
+        free = [o for o in old if o.bottom >= frame.first_line]
+        shared = tuple(free)
+        self._class_names = class_names
         self._next_line = frame.first_line + frame.line_count
-        places, still_open = [], []
+        places, now = [], []
         for index, region in enumerate(found):
-            right = region.x_px + region.width_px
-            match = next(
-                (
-                    o
-                    for o in before
-                    if region.y_px == 0
-                    and o.class_id == region.class_id
-                    and o.left_px <= right
-                    and region.x_px <= o.right_px
-                ),
-                None,
+            top = frame.first_line + region.y_px
+            here = _Open(
+                "",
+                region.class_id,
+                region.x_px,
+                region.x_px + region.width_px,
+                top,
+                top + region.height_px,
             )
-            if match:
-                before.remove(match)
+            told = here.bottom <= seam and frame.repeated_lines > 0
+            candidates = shared if told else free
+            match = next((o for o in candidates if top <= seam and o.touches(here)), None)
+            if match and match in free:
+                free.remove(match)
             defect_id = match.defect_id if match else self._new_id(frame, index)
-            places.append(self._place(frame, region, defect_id))
-            if region.y_px + region.height_px == frame.line_count:
-                still_open.append(_Open(defect_id, region.class_id, region.x_px, right))
-        self._open = tuple(still_open)
+            places.append(self._place(frame, region, defect_id, told=told and match is not None))
+            now.append(replace(here, defect_id=defect_id))
+        self._open = tuple(now)
         return tuple(places)
 
-    def _place(self, frame: Frame, region: Region, defect_id: str) -> Place:
+    def _place(self, frame: Frame, region: Region, defect_id: str, *, told: bool) -> Place:
         across, along = self._pixel_mm, self._line_mm
         return Place(
             defect_id,
             None if across is None else (region.x_px + region.width_px / 2) * across,
             None if along is None else (frame.first_line + region.y_px) * along / 1000,
             None if across is None or along is None else region.area_px * across * along,
+            told,
         )
+
+
+def untold(
+    found: tuple[Region, ...], places: tuple[Place, ...]
+) -> tuple[tuple[Region, ...], tuple[Place, ...]]:
+    """Those that no frame before has told of."""
+    new = [(region, place) for region, place in zip(found, places, strict=True) if not place.told]
+    return tuple(region for region, _ in new), tuple(place for _, place in new)

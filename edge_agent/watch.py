@@ -11,10 +11,11 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent import credentials
 from edge_agent.config import Mqtt
 from edge_agent.errors import BrokerError
 from edge_agent.events import CloudEvent, DefectEvent, GapEvent
-from edge_agent.publish import address, password
+from edge_agent.publish import address
 
 _MAX_PAYLOAD_BYTES = 16 << 20
 _SHOWN = 3  # defects named on a line; they come largest first
@@ -41,11 +42,13 @@ def listen(config: Mqtt, on_subscribed: Callable[[], None]) -> Iterator[Heard | 
     client.reconnect_delay_set(min_delay=1, max_delay=5)
     try:
         if config.username:
-            client.username_pw_set(config.username, password(config))
+            client.username_pw_set(config.username, credentials.password(config))
         if tls:
-            client.tls_set(ca_certs=config.ca_file or None)
+            client.tls_set_context(credentials.tls_context(config))
     except OSError as error:
-        raise BrokerError(f"--password-file or --ca-file: {error}") from None
+        raise BrokerError(
+            f"--password-file, --ca-file, --cert-file or --key-file: {error}"
+        ) from None
 
     def on_connect(c: mqtt.Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         if not reason.is_failure:
@@ -81,7 +84,7 @@ def decode(topic: str, payload: bytes) -> CloudEvent[DefectEvent] | CloudEvent[G
     """
     if len(payload) > _MAX_PAYLOAD_BYTES:
         raise ValueError(f"{len(payload)} bytes, more than {_MAX_PAYLOAD_BYTES}")
-    if topic.endswith("/event"):
+    if topic.rpartition("/")[2] == "event":
         return msgspec.json.decode(payload, type=CloudEvent[DefectEvent])
     return msgspec.json.decode(payload, type=CloudEvent[GapEvent])
 

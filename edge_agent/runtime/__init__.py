@@ -1,6 +1,27 @@
 """Run a network: one protocol, one file a runtime, and the choice between artifacts."""
 
 from edge_agent.runtime.base import Runtime
-from edge_agent.runtime.choice import Choice, Refusal, choose, open_runtime
+from edge_agent.runtime.choice import Choice, Refusal, choose
+from edge_agent.runtime.judgement import (
+    Candidate,
+    Judged,
+    candidates,
+    fastest,
+    judge,
+    open_runtime,
+    runs_here,
+)
 
-__all__ = ["Choice", "Refusal", "Runtime", "choose", "open_runtime"]
+__all__ = [
+    "Candidate",
+    "Choice",
+    "Judged",
+    "Refusal",
+    "Runtime",
+    "candidates",
+    "choose",
+    "fastest",
+    "judge",
+    "open_runtime",
+    "runs_here",
+]

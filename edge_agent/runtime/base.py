@@ -7,6 +7,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.preprocess import Input
+
+CPU = "CPUExecutionProvider"
+"""onnxruntime's name of the execution provider that is always there."""
+
+
+OPENVINO = "openvino"
+"""In the place of a provider's name: OpenVINO itself, without onnxruntime."""
+
 
 class Runtime(Protocol):
     """One loaded network. Not thread-safe: one thread runs it."""
@@ -14,6 +23,6 @@ class Runtime(Protocol):
     name: str
     """Library and version, for reports."""
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (1, h, w, c) in, the network's one output out as float32."""
+    def run(self, batch: Input) -> NDArray[np.float32]:
+        """(1, h, w, c) in, the network's one output out as float32."""
         ...

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.preprocess import Input
+
 _LIBRARIES = (
     ("ai_edge_litert.interpreter", "ai-edge-litert"),
     ("tflite_runtime.interpreter", "tflite-runtime"),
@@ -48,5 +50,5 @@ class TfliteRuntime:
         self._run = interpreter.get_signature_runner("serving_default")
         self._input, self._output = input_name, output_name
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: Input) -> NDArray[np.float32]:
         return np.asarray(self._run(**{self._input: batch})[self._output], dtype=np.float32)

@@ -52,7 +52,7 @@ def spooled(state_dir: Path) -> list[tuple[str, int]]:
         return []
     reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        rows = reader.execute("SELECT payload FROM message ORDER BY id").fetchall()
+        rows = reader.execute("SELECT payload FROM outbox WHERE state = 0 ORDER BY id").fetchall()
     except sqlite3.OperationalError:  # the agent has not made the table yet
         return []
     finally:
@@ -165,7 +165,7 @@ def test_the_smallest_config_of_three_sections(
 ) -> None:
     config = tmp_path / "smallest.toml"
     config.write_text(
-        f'[agent]\nbundle = "{tiny_bundle}"\n'
+        f'[agent]\nbundle = "{tiny_bundle}"\nunsigned_bundles = "allow"\n'
         '[camera]\nkind = "simulated"\n'
         '[mqtt]\nbroker = "embedded"\n',
         encoding="utf-8",

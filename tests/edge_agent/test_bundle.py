@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from edge_agent.bundle import (
     Bundle,
     Manifest,
+    OldestRuntime,
     RegionRule,
     describe,
     encode_manifest,
@@ -27,6 +28,7 @@ from edge_agent.bundle import (
     parse_manifest,
 )
 from edge_agent.errors import BundleError
+from edge_agent.preprocess import Tiles
 
 # No network: only `edge_agent.runtime` opens these.
 GATE = b"a gate in onnx" * 20
@@ -135,6 +137,27 @@ def _parse_refusal(tree: dict[str, Any]) -> str:
     return message
 
 
+def test_a_manifest_from_before_the_operator_versions_is_read() -> None:
+    manifest = parse_manifest(json.dumps(_tree()).encode(), Path("b/bundle.json"))
+    for stage in (manifest.gate, manifest.segmenter):
+        assert [(a.op_versions, a.oldest_runtime) for a in stage.artifacts] == [({}, None)]
+
+
+def test_what_the_export_says_of_an_old_runtime_comes_back_as_it_was() -> None:
+    tree = _tree()
+    tree["gate"]["artifacts"][0] |= {
+        "op_versions": {"ai.onnx": 17, "ir_version": 8},
+        "oldest_runtime": {"name": "onnxruntime 1.23", "refusal": "", "tried": False},
+    }
+    manifest = parse_manifest(json.dumps(tree).encode(), Path("b/bundle.json"))
+    again = parse_manifest(encode_manifest(manifest), Path("b/bundle.json"))
+    (artifact,) = again.gate.artifacts
+    assert artifact.op_versions == {"ai.onnx": 17, "ir_version": 8}
+    assert artifact.oldest_runtime == OldestRuntime(
+        name="onnxruntime 1.23", refusal="", tried=False
+    )
+
+
 # A good bundle.
 
 
@@ -171,6 +194,22 @@ def test_what_we_write_is_what_we_read() -> None:
     assert parse_manifest(written, Path("x")) == manifest
     assert encode_manifest(parse_manifest(written, Path("x"))) == written
     assert written.endswith(b"}\n")
+
+
+def test_a_stage_may_ask_for_tiles_and_says_nothing_of_them_if_not() -> None:
+    tree = _tree()
+    plain = encode_manifest(parse_manifest(json.dumps(tree).encode(), Path("x")))
+    assert b"tiles" not in plain
+    # What is left out is no more than that: all else is written, defaults too.
+    assert json.loads(plain)["gate"]["input"] == {**tree["gate"]["input"], "interpolation": "area"}
+    tiles = {"height_px": 256, "width_px": 256, "overlap_px": 32}
+    tree["gate"]["input"]["tiles"] = tiles
+    manifest = parse_manifest(json.dumps(tree).encode(), Path("x"))
+    assert manifest.gate.input.tiles == Tiles(**tiles)
+    assert manifest.segmenter.input.tiles is None
+    assert json.loads(encode_manifest(manifest))["gate"]["input"]["tiles"] == tiles
+    tiles["overlap_px"] = 256
+    assert "overlap_px" in _parse_refusal(tree)
 
 
 def test_a_file_is_described_by_its_content() -> None:
@@ -377,6 +416,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "name with a slash": (lambda t: t.update(name="a/b"), "`$.name`"),
     "name with a line break": (lambda t: t.update(name="steel\n"), "`$.name`"),
     "version 0": (lambda t: t.update(version=0), "`$.version`"),
+    "huge version": (lambda t: t.update(version=2**31), "`$.version`"),
+    "huge area": (lambda t: t["regions"].update(min_area_px=2**31), "`$.regions.min_area_px`"),
+    "height 0": (lambda t: t["gate"]["input"].update(height=0), "`$.gate.input.height`"),
+    "huge width": (lambda t: t["gate"]["input"].update(width=10**6), "`$.gate.input.width`"),
     "version as text": (lambda t: t.update(version="3"), "`$.version`"),
     "no classes": (lambda t: t.update(class_names=[]), "`$.class_names`"),
     "too many classes": (lambda t: t.update(class_names=["x"] * 65), "`$.class_names`"),

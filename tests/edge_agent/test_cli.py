@@ -28,16 +28,24 @@ from edge_agent.events import schemas
 ROOT = Path(__file__).resolve().parents[2]
 
 SUBCOMMANDS = {
-    "edge-agent": ("run", "check", "watch", "simulate", "broker", "schema"),
-    "edge-bench": ("latency", "accuracy"),
+    "edge-agent": (
+        *("run", "check", "status", "bundle", "update", "camera", "watch", "tail", "spool"),
+        *("simulate", "broker", "schema"),
+    ),
+    "edge-bench": ("latency", "accuracy", "networks", "delivery"),
     "edge-calibrate": (),
-    "edge-export": (),
-    "edge-train": (),
+    "edge-export": ("keygen", "sign", "pack", "verify"),
+    "edge-train": ("inspect", "split", "gate", "segmenter", "evaluate"),
 }
 EVERY_COMMAND = [
     words
     for tool, commands in SUBCOMMANDS.items()
     for words in ((tool,), *((tool, c) for c in commands))
+] + [
+    ("edge-agent", "bundle", "verify"),
+    *(("edge-agent", "update", act) for act in ("stage", "status", "rollback")),
+    *(("edge-agent", "spool", act) for act in ("status", "export", "replay")),
+    *(("edge-agent", "camera", act) for act in ("list", "info", "grab", "watch", "test")),
 ]
 
 
@@ -90,7 +98,7 @@ def test_help_shows_an_example(typed: Typed, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("tool", SUBCOMMANDS)
 def test_help_lists_the_subcommands_tested_here(typed: Typed, tool: str) -> None:
     _, out, _ = typed(tool, "--help")
-    listed = re.search(r"\{([a-z,]+)\} \.\.\.", out)
+    listed = re.search(r"\{([a-z,]+)\}\s+\.\.\.", out)
     assert (tuple(listed[1].split(",")) if listed else ()) == SUBCOMMANDS[tool]
 
 
@@ -99,11 +107,16 @@ def test_examples_in_the_help_can_be_typed(words: tuple[str, ...]) -> None:
     """Each line that begins with the command's name is one the parser accepts."""
     parser = edge_agent_main._parser()
     text = parser.format_help()
-    if len(words) > 1:
-        commands = next(a for a in parser._actions if a.dest == "command").choices
-        text = commands[words[1]].format_help()  # type: ignore[index]
+    at = parser
+    for word in words[1:]:
+        at = next(a for a in at._actions if a.dest.endswith("command")).choices[word]  # type: ignore[index]
+        text = at.format_help()
     text = text.partition("example")[2]
-    typed_lines = re.findall(r"edge-agent ((?:run|check|watch|simulate|broker|schema)\b.*)", text)
+    typed_lines = re.findall(
+        r"edge-agent "
+        r"((?:run|check|status|bundle|update|camera|watch|tail|spool|simulate|broker|schema)\b.*)",
+        text,
+    )
     assert typed_lines
     for line in typed_lines:
         assert parser.parse_args(line.split()).command == line.split()[0]
@@ -132,6 +145,11 @@ def test_version(typed: Typed) -> None:
         ("edge-agent watch --root a/b", "mqtt.root"),
         ("edge-agent watch --count 0", "'0' is not a whole number above 0"),
         ("edge-agent watch --username x --password-file no/such", "no/such"),
+        ("edge-agent tail", "required: --config"),
+        ("edge-agent tail --config no/such.toml", "no/such.toml: No such file"),
+        ("edge-agent spool", "required: spool_command"),
+        ("edge-agent spool status --config no/such.toml", "no/such.toml: No such file"),
+        ("edge-agent spool replay --config no/such.toml", "required: --state"),
         ("edge-agent simulate", "required: --out"),
         ("edge-agent simulate --out x --frames -1", "'-1' is not a whole number above 0"),
         ("edge-agent simulate --out x --seed -1", "camera.seed: -1 does not fit"),
@@ -145,14 +163,29 @@ def test_version(typed: Typed) -> None:
         ("edge-bench", "required: command"),
         ("edge-bench latency no/such/bundle", "no/such/bundle/bundle.json"),
         ("edge-bench latency bundle --samples 0", "--samples: 0 is too small"),
+        ("edge-bench delivery --events 0", "--events: 0 is too small"),
         ("edge-bench accuracy no/such/bundle", "required: --simulated"),
         ("edge-bench accuracy no/such/bundle --simulated", "no/such/bundle/bundle.json"),
         ("edge-calibrate", "required: what"),
         ("edge-calibrate gate --bundle no/such/bundle", "no/such/bundle/bundle.json"),
         ("edge-calibrate gate --bundle x --miss-rate 1.5", "--miss-rate: 1.5"),
         ("edge-export", "required: --gate"),
-        ("edge-train gate --simulated --out model.h5", "model.h5 must end in .keras"),
-        ("edge-train roof --simulated --out model.keras", "invalid choice: 'roof'"),
+        ("edge-export keygen", "required: --out"),
+        ("edge-export keygen --out setup.cfg/below", "--out: setup.cfg/below: Not a directory"),
+        ("edge-export keygen --out setup.cfg", "--out: setup.cfg: is there already"),
+        ("edge-export sign x", "required: --key"),
+        ("edge-export sign x --key no/such", "--key: no/such: No such file"),
+        ("edge-export sign x --key setup.cfg", "--key: setup.cfg: not an Ed25519 key"),
+        ("edge-export verify x", "required: --trusted"),
+        ("edge-export verify x --trusted no/such", "--trusted: no/such: No such file"),
+        ("edge-export verify x --trusted setup.cfg", "setup.cfg: not an Ed25519 public key"),
+        ("edge-train gate --data no/such --out run", "no/such: no such folder"),
+        ("edge-train gate --data simulated --out run --set width=2", "is not section.key=value"),
+        ("edge-train segmenter --data x --out run --config no/such.toml", "no/such.toml: No such"),
+        ("edge-train split no/such --out s.csv", "no/such: no such folder"),
+        ("edge-train inspect no/such", "no/such: no such folder"),
+        ("edge-train evaluate --data no/such --out x", "--gate"),
+        ("edge-train roof --data x --out run", "invalid choice: 'roof'"),
     ],
 )
 def test_bad_arguments_are_refused(

@@ -73,6 +73,7 @@ def test_the_smallest_config(tmp_path: Path) -> None:
     assert config.mqtt.broker == "embedded"
     assert config.mqtt.port == 1883
     assert config.strip.pixel_width_mm is None
+    assert (config.agent.trusted_keys, config.agent.unsigned_bundles) == ((), "refuse")
     assert config.topic_base == "linegate/site/line/agent"
 
 
@@ -89,6 +90,9 @@ def test_a_full_config(tmp_path: Path) -> None:
         state_dir = "/srv/state"
         precision = "onnx-int8"
         threads = 2
+        trusted_keys = ["/srv/a.pub", "/srv/b.pub"]
+        unsigned_bundles = "allow"
+        providers = ["CUDAExecutionProvider", "openvino", "CPUExecutionProvider"]
         [camera]
         kind = "simulated"
         seed = 7
@@ -124,6 +128,9 @@ def test_a_full_config(tmp_path: Path) -> None:
     assert config.topic_base == "steel/plant_2/L3/cam-1"
     assert config.state_dir == Path("/srv/state")
     assert config.threads == 2
+    assert config.agent.trusted_keys == ("/srv/a.pub", "/srv/b.pub")
+    assert config.agent.unsigned_bundles == "allow"
+    assert config.agent.providers == ("CUDAExecutionProvider", "openvino", "CPUExecutionProvider")
     assert (config.queues.frames, config.queues.spool_bytes) == (4, 1_000_000)
     assert config.health.interval_s == 1.0
 
@@ -245,11 +252,11 @@ def test_an_override_is_held_to_the_same_rules(tmp_path: Path) -> None:
     ("path", "hint"),
     [
         ("cammera", "did you mean 'camera'?"),
-        ("xyz", "known: agent, camera, mqtt, strip, queues, health"),
+        ("xyz", "known: agent, camera, mqtt, update, commands, strip, queues, health"),
         ("agent.bundel", "did you mean 'bundle'?"),
         ("agent.zzz", "known: bundle, name, site, line"),
         ("camera.lop", "did you mean 'loop'?"),
-        ("camera.zzz", "known: path, loop, mixed_sizes"),
+        ("camera.zzz", "known: frame_lines, overlap_lines, encoder_counts_per_line, wait,"),
         ("mqtt.brokr", "did you mean 'broker'?"),
         ("mqtt.zzz", "known: broker, root, protocol"),
         ("strip.pixel_width", "did you mean 'pixel_width_mm'?"),
@@ -297,6 +304,9 @@ def test_a_missing_key_is_named(path: str) -> None:
     ("path", "value"),
     [
         ("agent.bundle", 5),
+        ("agent.trusted_keys", "line.key.pub"),
+        ("agent.unsigned_bundles", True),
+        ("agent.unsigned_bundles", "maybe"),
         ("agent.bundle", datetime.date(2024, 1, 1)),
         ("agent.name", ""),
         ("agent.name", "a b"),
@@ -312,6 +322,9 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("agent.threads", 1.5),
         ("agent.threads", True),
         ("agent.threads", "2"),
+        ("agent.providers", []),
+        ("agent.providers", "CPUExecutionProvider"),
+        ("agent.providers", ["cuda"]),
         ("camera.kind", "webcam"),
         ("camera.kind", 3),
         ("camera.kind", "a\nb"),
@@ -474,6 +487,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 SECTIONS = ("agent", "camera", "mqtt", "strip", "queues", "health")
 KEYS = (
     *("bundle", "name", "threads", "coil", "kind", "path", "loop", "seed", "speed", "width_px"),
+    *("trusted_keys", "unsigned_bundles"),
     *("broker", "port", "root", "pixel_width_mm", "frames", "spool_bytes", "interval_s"),
 )
 VALUES = st.recursive(
@@ -566,3 +580,26 @@ def test_a_password_in_the_broker_address_is_not_repeated() -> None:
         parse(tree, "line.toml")
     assert "secret" not in str(refused.value)
     assert "mqtt.broker" in str(refused.value)
+
+
+# Commands.
+
+
+def test_no_command_is_allowed_unless_named() -> None:
+    assert parse(_tree(), "line.toml").commands.allow == ()
+    for section, said in (
+        ({"allow": ["reboot"]}, "commands.allow"),
+        ({"allow": "status"}, "commands.allow"),
+        ({"reply_topics": ["mes/#"]}, "commands.reply_topics"),
+        ({"per_minute": 0}, "commands.per_minute"),
+    ):
+        assert said in _parse_refusal(_tree(commands=section))
+
+
+def test_who_allows_stage_says_where_the_bundles_lie() -> None:
+    assert _parse_refusal(_tree(commands={"allow": ["stage"]})) == (
+        "line.toml: commands.bundle_folder: '': stage is allowed, so say in which folder the "
+        "bundles lie that may be staged"
+    )
+    keys = {"allow": ["stage"], "bundle_folder": "incoming"}
+    assert parse(_tree(commands=keys), "line.toml").commands.bundle_folder == "incoming"

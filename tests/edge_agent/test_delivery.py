@@ -7,6 +7,7 @@ and test_agent.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sqlite3
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from edge_agent import backoff, drafts
 from edge_agent import delivery as module
 from edge_agent.delivery import Delivery, Draft
 from edge_agent.errors import BrokerError
@@ -29,13 +32,18 @@ from edge_agent.events import (
     GapEvent,
     GateScore,
     MaskRle,
+    StateDocument,
 )
 from edge_agent.frame import GapReason
-from edge_agent.publish import Acknowledged, Connected, Lost, Note, Reached
+from edge_agent.publish import Acknowledged, Connected, Incoming, Lost, Note, Reached
 from edge_agent.spool import Message, Spool
 
 BOOT = "b" * 32
-BIRTH, DEATH = b'{"state": "online"}', b'{"state": "offline"}'
+STATE = StateDocument(
+    boot_id=BOOT, state="online", agent_version="0", bundle=None, inspecting=True, update=None
+)
+BIRTH = msgspec.json.encode(STATE)
+DEATH = msgspec.json.encode(msgspec.structs.replace(STATE, state="offline", inspecting=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class Sent:
     topic: str
     payload: bytes
     retain: bool
+    correlation_data: bytes | None = None
 
     @property
     def kind(self) -> str:
@@ -57,24 +66,36 @@ class Sent:
 class ScriptedLink:
     """One connection. Message ids begin at 1 again with each, as paho's do."""
 
-    def __init__(self, broker: ScriptedBroker, tell: Callable[[Note], None], mqtt311: bool) -> None:
-        self.tell, self.mqtt311 = tell, mqtt311
+    def __init__(
+        self, broker: ScriptedBroker, tell: Callable[[Note], None], mqtt311: bool, will: bytes
+    ) -> None:
+        self.tell, self.mqtt311, self.will = tell, mqtt311, will
         self.sent: list[Sent] = []
         self.closed = False
         self._broker = broker
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        correlation_data: bytes | None = None,
+    ) -> int | None:
         assert not self.closed
         if self._broker.full:
             return None
-        one = Sent(len(self.sent) + 1, topic, payload, retain)
+        one = Sent(len(self.sent) + 1, topic, payload, retain, correlation_data)
         self.sent.append(one)
         self._broker.answer(self, one)
         return one.mid
 
-    def close(self) -> None:
+    def close(self, flush_s: float = 0.0) -> None:
         assert not self.closed
         self.closed = True
+
+    def stale(self) -> bool:
+        return False
 
     def acknowledge(self, one: Sent, refused: str | None = None) -> None:
         self.tell(Acknowledged(one.mid, refused))
@@ -93,9 +114,9 @@ class ScriptedBroker:
         self.greet: Callable[[ScriptedLink], None] = lambda link: link.tell(Connected())
         self.answer: Callable[[ScriptedLink, Sent], None] = ScriptedLink.acknowledge
 
-    def connect(self, tell: Callable[[Note], None], mqtt311: bool) -> ScriptedLink:
+    def connect(self, tell: Callable[[Note], None], mqtt311: bool, will: bytes) -> ScriptedLink:
         self.tries += 1
-        link = ScriptedLink(self, tell, mqtt311)
+        link = ScriptedLink(self, tell, mqtt311, will)
         self.greet(link)
         self.links.append(link)
         return link
@@ -191,15 +212,16 @@ class Rig:
         max_drafts: int = 1000,
         max_bytes: int = 1 << 20,
         open_spool: Callable[[], Spool] | None = None,
+        on_incoming: Callable[[Incoming], None] = lambda _: None,
     ) -> Delivery:
         one = Delivery(
             open_spool=open_spool or (lambda: Spool(self.path, max_bytes)),
             connect=self.broker.connect,
             topic_base="linegate/site/line/agent",
-            birth=BIRTH,
-            death=DEATH,
+            state=STATE,
             max_drafts=max_drafts,
             window=window,
+            on_incoming=on_incoming,
         )
         self._started.append(one)
         one.start()
@@ -224,7 +246,9 @@ class Rig:
         """The seq of every message on the disk, seen by another process' eyes."""
         reader = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
         try:
-            rows = reader.execute("SELECT payload FROM message ORDER BY id").fetchall()
+            rows = reader.execute(
+                "SELECT payload FROM outbox WHERE state = 0 ORDER BY id"
+            ).fetchall()
         finally:
             reader.close()
         return [json.loads(payload)["data"]["seq"] for (payload,) in rows]
@@ -284,7 +308,7 @@ def test_messages_go_out_numbered_in_the_order_they_were_offered(
         check_schema(one.kind, json.loads(one.payload))
     counts = delivery.counts()
     assert (counts.events_spooled, counts.events_published) == (42, 42)
-    assert (counts.messages_dropped, counts.overflow_gaps) == (0, 0)
+    assert (counts.messages_dropped, counts.loss_gaps) == (0, {})
 
 
 def test_no_more_than_the_window_is_unacknowledged(rig: Rig) -> None:
@@ -467,6 +491,60 @@ def test_a_broker_that_leaves_connect_unanswered_is_asked_in_the_other_version(
     assert not rig.broker.links[-1].closed
 
 
+@pytest.mark.faults
+def test_silence_of_a_broker_that_spoke_mqtt_5_does_not_make_it_3_1_1(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is half-open for a while. In 3.1.1 there would be no reason codes from then on."""
+    monkeypatch.setattr(module, "_ANSWER_TIMEOUT_S", 0.05)
+
+    def greet(link: ScriptedLink) -> None:
+        link.tell(Reached())
+        if rig.broker.tries in (1, 4):
+            link.tell(Connected())
+
+    rig.broker.greet = greet
+    delivery = rig.delivery()
+    rig.eventually(lambda: delivery.counts().connected, "a connection")
+    rig.link(0).tell(Lost("cut"))
+    rig.link(3)
+    assert [link.mqtt311 for link in rig.broker.links] == [False] * 4
+
+
+def test_a_state_document_is_said_at_once_and_at_each_connection_and_is_the_will(rig: Rig) -> None:
+    delivery = rig.delivery()
+    first = rig.link(0)
+    rig.eventually(lambda: first.sent, "the birth document")
+    changed = msgspec.structs.replace(STATE, agent_version="1")
+    delivery.set_state(changed)
+    rig.eventually(lambda: len(first.sent) == 2, "the new document")
+    assert (first.sent[1].payload, first.sent[1].retain) == (msgspec.json.encode(changed), True)
+    first.tell(Lost("cut"))
+    second = rig.link(1)
+    rig.eventually(lambda: second.sent, "the document again")
+    assert second.sent[0].payload == msgspec.json.encode(changed)
+    assert first.will == DEATH
+    gone = msgspec.structs.replace(changed, state="offline", bundle=None, inspecting=False)
+    assert second.will == msgspec.json.encode(gone)
+
+
+def test_what_comes_in_is_handed_on_and_answered_but_not_what_is_retained(rig: Rig) -> None:
+    heard: list[Incoming] = []
+    delivery = rig.delivery(on_incoming=heard.append)
+    link = rig.link(0)
+    command = Incoming("linegate/site/line/agent/command/x", b"{}", "who/asks", b"7")
+    link.tell(dataclasses.replace(command, retained=True))
+    link.tell(command)
+    rig.eventually(lambda: heard, "the command")
+    assert heard == [command], "a retained command would be done at each connection anew"
+    delivery.say("who/asks", b"done", correlation_data=b"7")
+    rig.eventually(lambda: len(link.sent) == 2, "the reply")
+    reply = link.sent[1]
+    assert (reply.topic, reply.payload, reply.retain) == ("who/asks", b"done", False)
+    assert reply.correlation_data == b"7"
+    assert rig.spooled() == []
+
+
 def test_drafts_that_find_the_mailbox_full_are_declared_in_a_gap(
     rig: Rig, check_schema: Callable[[str, Any], None]
 ) -> None:
@@ -488,38 +566,49 @@ def test_drafts_that_find_the_mailbox_full_are_declared_in_a_gap(
     check_schema("gap", json.loads(sent[3].payload))
     assert (gap["reason"], gap["frame_id"]) == ("spool_overflow", 3)
     assert gap["detail"].startswith("2 messages dropped")
+    assert gap["dropped"] == {"messages": 2, "pictures": 0, "ranges": []}
     counts = delivery.counts()
-    assert (counts.messages_dropped, counts.overflow_gaps, counts.events_spooled) == (2, 1, 3)
+    assert (counts.messages_dropped, counts.events_spooled) == (2, 3)
+    assert counts.loss_gaps == {"spool_overflow": 1}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_what_a_full_spool_drops_is_the_oldest_and_is_declared(rig: Rig, at_once: bool) -> None:
+def test_what_a_full_spool_drops_is_the_oldest_and_is_declared(
+    rig: Rig, at_once: bool, check_schema: Callable[[str, Any], None]
+) -> None:
     rig.broker.greet = unreachable
-    delivery = rig.delivery(max_bytes=5000)  # a message is about 900 bytes
-    for number in range(15):
+    delivery = rig.delivery(max_bytes=131_072)  # a message is about 900 bytes
+    offered = 300
+    for number in range(offered):
         delivery.offer(draft(number))
-        if not at_once:
+        if not at_once and number % 10 == 9:
             rig.eventually(
-                lambda n=number: delivery.counts().events_spooled == n + 1, "a message spooled"
+                lambda n=number: delivery.counts().events_spooled == n + 1, "messages spooled"
             )
-    rig.eventually(lambda: delivery.counts().events_spooled == 15, "all messages spooled")
+    rig.eventually(lambda: delivery.counts().events_spooled == offered, "all messages spooled")
     rig.turns(delivery)
     counts = delivery.counts()
     kept = rig.spooled()
-    assert counts.messages_dropped > 0
-    assert counts.overflow_gaps > 0
+    declarations = counts.loss_gaps["spool_overflow"]
+    assert counts.messages_dropped > 100
     # Every number that was given is on the disk or counted as dropped, and what went was oldest.
-    assert len(kept) + counts.messages_dropped == 15 + counts.overflow_gaps
-    last = 15 + counts.overflow_gaps
-    assert kept == list(range(last - len(kept) + 1, last + 1))
+    last = offered + declarations
+    assert len(kept) + counts.messages_dropped == last
+    assert sorted(kept) == list(range(last - len(kept) + 1, last + 1))
     rig.broker.greet = lambda link: link.tell(Connected())
     rig.empty(delivery)
     sent = rig.broker.numbered()
-    assert seqs(sent) == kept
-    gaps = [one.data for one in sent if one.kind == "gap"]
-    assert gaps
-    assert {gap["reason"] for gap in gaps} == {"spool_overflow"}
-    assert all("the spool is full" in gap["detail"] for gap in gaps)
+    assert seqs(sent) == kept == sorted(kept)
+    gaps = [one for one in sent if one.kind == "gap"]
+    declared: set[int] = set()
+    for gap in gaps:
+        check_schema("gap", json.loads(gap.payload))
+        assert gap.data["reason"] == "spool_overflow"
+        assert "the spool is full" in gap.data["detail"]
+        for one in gap.data["dropped"]["ranges"]:
+            assert one["boot_id"] == BOOT
+            declared |= set(range(one["first_seq"], one["last_seq"] + 1))
+    assert declared == set(range(1, last + 1)) - set(kept), "what is not there, and nothing else"
 
 
 def test_stop_drains(rig: Rig) -> None:
@@ -572,7 +661,7 @@ def test_stop_gives_up_when_the_next_try_lies_beyond_the_drain(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing can arrive any more, so waiting out the drain would be for nothing."""
-    monkeypatch.setattr(module.random, "uniform", lambda *_: 10_000.0)
+    monkeypatch.setattr(backoff.random, "uniform", lambda *_: 10_000.0)
     rig.broker.greet = unreachable
     delivery = rig.delivery()
     rig.eventually(lambda: rig.broker.tries, "the first try")
@@ -626,8 +715,9 @@ def test_a_disk_that_fills_in_the_middle_loses_nothing_of_this_run(rig: Rig) -> 
 
     def small_disk() -> Spool:
         spool = Spool(rig.path, 1 << 20)
-        pages = spool._db.execute("PRAGMA page_count").fetchone()[0]
-        spool._db.execute(f"PRAGMA max_page_count = {pages + 4}")  # SQLite's own "disk full"
+        db = spool._disk._db
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 4}")  # SQLite's own "disk full"
         return spool
 
     rig.broker.answer = only_state
@@ -658,7 +748,7 @@ def test_the_spool_of_another_life_goes_first(rig: Rig) -> None:
     """What an earlier boot left is older than anything of this one."""
     earlier = Spool(rig.path, 1 << 20)
     payload = json.dumps({"data": {"boot_id": "a" * 32, "seq": 77, "replayed": False}}).encode()
-    earlier.append([Message("event", "a" * 32, payload)])
+    earlier.write([Message("event", "a" * 32, payload)], declare=lambda gone, before: gone[0])
     earlier.close()
     rig.broker.greet = unreachable
     delivery = rig.delivery()
@@ -672,4 +762,4 @@ def test_the_spool_of_another_life_goes_first(rig: Rig) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"[1]", b"3", b'{"data": 1}', b"{}"])
 def test_a_payload_damaged_on_the_disk_does_not_end_the_delivery(payload: bytes) -> None:
-    assert module._replayed(payload) == payload
+    assert drafts.replayed(payload) == payload

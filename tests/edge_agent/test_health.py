@@ -8,6 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.frame import Gap, GapReason
-from edge_agent.health import Tally, sd_notify, watchdog_interval_s
+from edge_agent.frame import Frame, Gap, GapReason
+from edge_agent.health import Tally, sd_notify, watchdog_s
 
 
 def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:
@@ -28,6 +29,17 @@ def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:
         captured_utc_ns=0,
         captured_monotonic_ns=0,
         detail="",
+    )
+
+
+def _frame(lines: int, repeated_lines: int = 0) -> Frame:
+    return Frame(
+        image=np.zeros((lines, 2), np.uint8),
+        frame_id=0,
+        first_line=0,
+        captured_utc_ns=0,
+        captured_monotonic_ns=0,
+        repeated_lines=repeated_lines,
     )
 
 
@@ -61,20 +73,26 @@ def test_every_frame_is_inspected_or_in_a_gap_or_in_work(
 ) -> None:
     tally = Tally()
     for number, frame in enumerate(frames):
-        tally.frame_captured()
         if isinstance(frame, GapReason):
+            tally.frame_captured(_gap(frame))
             tally.gap(_gap(frame))
-        elif frame is not None:
+            continue
+        tally.frame_captured(_frame(frame[0] if frame else 10))
+        if frame is not None:
             tally.frame_inspected(
                 lines=frame[0],
                 suspect=frame[1] != "clean",
                 defective=frame[1] == "defective",
                 times_ms={"total": 1.0},
             )
-        assert tally.captured == number + 1
+        assert number < tally.captured <= len(frames)
         assert tally.captured == tally.inspected + sum(tally.gaps().values()) + tally.in_work
     judged = [frame for frame in frames if isinstance(frame, tuple)]
+    assert tally.captured == len(frames)
     assert tally.in_work == frames.count(None)
+    assert tally.lines_in_work == 10 * frames.count(None)
+    missed = sum(tally.gap_lines().values())
+    assert tally.lines_captured == tally.lines_inspected + missed + tally.lines_in_work
     assert tally.inspected == len(judged)
     assert tally.lines_inspected == sum(lines for lines, _ in judged)
     assert tally.suspect == sum(kind != "clean" for _, kind in judged)
@@ -90,9 +108,9 @@ def test_threads_lose_no_count() -> None:
     def work() -> None:
         start.wait()
         for _ in range(500):
-            tally.frame_captured()
+            tally.frame_captured(_frame(2))
             _inspect(tally, lines=2, gate=1.0)
-            tally.frame_captured()
+            tally.frame_captured(_gap())
             tally.gap(_gap())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -104,6 +122,33 @@ def test_threads_lose_no_count() -> None:
     assert tally.lines_inspected == 4000
     assert tally.gaps() == {"overload": 2000}
     assert tally.times()["gate"].count == 2000
+
+
+def test_a_gap_counts_the_frames_it_stands_for() -> None:
+    tally = Tally()
+    gap = replace(_gap(GapReason.CAMERA_LOSS), frame_count=7, line_count=7 * 256)
+    tally.frame_captured(gap)
+    tally.gap(gap)
+    assert (tally.captured, tally.in_work) == (7, 0)
+    assert tally.gaps() == {"camera_loss": 7}
+    assert tally.gap_lines() == {"camera_loss": 1792}
+
+
+def test_a_gap_of_unknown_length_is_counted_as_such() -> None:
+    tally = Tally()
+    gap = replace(_gap(GapReason.CAMERA_LOSS), line_count=None)
+    tally.frame_captured(gap)
+    tally.gap(gap)
+    assert (tally.lines_captured, tally.lines_in_work) == (0, 0)
+    assert tally.gaps_of_unknown_length == 1
+
+
+def test_lines_that_two_frames_show_are_counted_once() -> None:
+    tally = Tally()
+    for repeated in (0, 32):
+        tally.frame_captured(_frame(256, repeated))
+        _inspect(tally, lines=256 - repeated)
+    assert (tally.lines_captured, tally.lines_inspected, tally.lines_in_work) == (480, 480, 0)
 
 
 # Times.
@@ -212,20 +257,22 @@ def test_notify_to_a_systemd_that_is_gone_is_nothing(
 
 
 @pytest.mark.parametrize(
-    ("usec", "pid", "interval_s"),
+    ("usec", "pid", "waits_s"),
     [
-        ("30000000", None, 15.0),
-        ("500000", "own", 0.25),
-        ("30000000", "", 15.0),
+        ("30000000", None, 30.0),
+        ("500000", "own", 0.5),
+        ("30000000", "", 30.0),
         ("30000000", "another", None),
         (None, None, None),
         ("", "own", None),
         ("soon", None, None),
         ("-5", None, None),
+        ("0", None, None),
+        ("²", None, None),
     ],
 )
-def test_watchdog_interval_is_half_of_what_systemd_waits(
-    usec: str | None, pid: str | None, interval_s: float | None, monkeypatch: pytest.MonkeyPatch
+def test_how_long_systemd_waits(
+    usec: str | None, pid: str | None, waits_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids = {"own": str(os.getpid()), "another": str(os.getpid() + 1), "": ""}
     for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pids[pid] if pid else pid)):
@@ -233,4 +280,4 @@ def test_watchdog_interval_is_half_of_what_systemd_waits(
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    assert watchdog_interval_s() == interval_s
+    assert watchdog_s() == waits_s

@@ -98,6 +98,11 @@ def test_a_box_is_encoded_as_the_mask_it_lies_in(
         ("1 x", "not whole numbers"),
         ("1.0 2", "not whole numbers"),
         (f"1 {10**30}", "not whole numbers"),
+        ("1_0 2", "not whole numbers"),
+        ("\N{FULLWIDTH DIGIT ONE} 2", "not whole numbers"),
+        ("+1 2", "not whole numbers"),
+        ("1 2-3", "not whole numbers"),
+        ("1,2", "not whole numbers separated by spaces: '1,2'"),
         ("1 2 3", "3 numbers, but runs come in pairs"),
         ("0 1", "starts count from 1"),
         ("-3 1", "starts count from 1"),
@@ -110,6 +115,8 @@ def test_a_box_is_encoded_as_the_mask_it_lies_in(
         (f"{-(2**63)} 1", "ends after the last of 6 pixels"),
         ("1 3 3 1", "overlap or are not in order"),
         ("5 1 1 1", "overlap or are not in order"),
+        ("1 2 1 2", "overlap or are not in order"),
+        ("2 1 0 1", "overlap or are not in order"),
     ],
 )
 def test_what_does_not_fit_is_said(text: str, words: str) -> None:
@@ -129,6 +136,32 @@ def test_any_text_is_a_mask_or_a_value_error(text: str, shape: tuple[int, int]) 
         return
     assert mask.shape == shape
     assert mask.sum() == sum(int(word) for word in text.split()[1::2])
+
+
+def _runs_one_by_one(text: str, lines: int, pixels: int) -> list[list[bool]]:
+    """The competition's definition, word for word."""
+    words = text.split()
+    flat = [False] * (lines * pixels)
+    for start, length in zip(words[::2], words[1::2], strict=True):
+        for at in range(int(start), int(start) + int(length)):
+            flat[at - 1] = True
+    return [[flat[x * lines + y] for x in range(pixels)] for y in range(lines)]
+
+
+@given(shape=SHAPES, data=st.data())
+@settings(deadline=None)
+def test_decoding_is_what_the_definition_says(shape: tuple[int, int], data: st.DataObject) -> None:
+    # Cuts in ascending order, taken in pairs: runs that may touch, which encode never writes.
+    size = shape[0] * shape[1]
+    cuts = sorted(data.draw(st.lists(st.integers(0, size), max_size=20)))
+    pairs = zip(cuts[::2], cuts[1::2], strict=False)
+    text = " ".join(f"{a + 1} {b - a}" for a, b in pairs if b > a)
+    assert rle.decode(text, shape).tolist() == _runs_one_by_one(text, *shape)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_no_text_is_an_empty_mask(text: str) -> None:
+    assert not rle.decode(text, (4, 3)).any()
 
 
 def test_masks_of_the_competition_come_back_as_they_were(shared_data: Path) -> None:

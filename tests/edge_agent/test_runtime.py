@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_agent.bundle import Artifact, Bundle, Golden, Stage, load
+from edge_agent.bundle import Artifact, Bundle, Stage, load
 from edge_agent.errors import BundleError
-from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, prepare
-from edge_agent.runtime import choose, open_runtime
+from edge_agent.golden import Golden
+from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, Tiles, prepare
+from edge_agent.runtime import candidates, choose, open_runtime
+from edge_agent.runtime.base import CPU
+from edge_agent.runtime.judgement import golden_difference
 from edge_agent.runtime.onnx import OnnxRuntime
 from edge_agent.runtime.tflite import TfliteRuntime
 
@@ -227,8 +231,51 @@ def test_when_none_is_left_each_reason_is_named(bench: Bench) -> None:
     message = str(caught.value)
     assert message.startswith(f"{bench.bundle.folder}: no artifact can be used here (")
     assert "onnx-float32: does not run here: " in message
-    assert f"onnx-int8: made for {OTHER_CPU}" in message
+    assert f": made for {OTHER_CPU})" in message
     assert "\n" not in message
+
+
+# choose, with tiles.
+
+
+def _on_tiles(bench: Bench, networks: Networks, spoil: int | None = None) -> tuple[Bundle, Stage]:
+    """Two golden frames of three tiles and one; with `spoil` that output is wrong."""
+    spec = msgspec.structs.replace(
+        GATE_INPUT, tiles=Tiles(height_px=256, width_px=256, overlap_px=0)
+    )
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 255, (256, width), dtype=np.uint8) for width in (700, 200)]
+    network = onnxruntime.InferenceSession(networks[0](), providers=["CPUExecutionProvider"])
+    pieces = [tile[None] for image in images for tile in prepare(image, spec)]
+    outputs = np.array([network.run(None, {"image": x})[0][0, 0] for x in pieces], np.float32)
+    assert outputs.shape == (4,)
+    if spoil is not None:
+        outputs[spoil] += 0.02
+    golden = Golden(tuple(images), {bench.good.file.name: outputs})
+    bundle = Bundle(bench.bundle.folder, bench.bundle.manifest, golden, "")
+    return bundle, Stage(input=spec, artifacts=(bench.good,))
+
+
+def test_golden_outputs_are_compared_tile_by_tile(bench: Bench, tiny_networks: Networks) -> None:
+    bundle, stage = _on_tiles(bench, tiny_networks)
+    choice = choose(bundle, stage, precision="auto", threads=1)
+    assert golden_difference(bundle, stage, bench.good, choice.runtime) < 1e-4
+
+
+@pytest.mark.parametrize("tile", [0, 1, 2, 3])
+def test_one_wrong_tile_is_enough(bench: Bench, tiny_networks: Networks, tile: int) -> None:
+    bundle, stage = _on_tiles(bench, tiny_networks, spoil=tile)
+    with pytest.raises(BundleError, match=r"differs from the golden outputs by 0\.02"):
+        choose(bundle, stage, precision="auto", threads=1)
+
+
+def test_golden_outputs_of_frames_do_not_do_for_tiles(
+    bench: Bench, tiny_networks: Networks
+) -> None:
+    bundle, stage = _on_tiles(bench, tiny_networks)
+    bundle.golden.outputs[bench.good.file.name] = np.zeros(2, np.float32)
+    with pytest.raises(BundleError, match="no golden outputs for it in the bundle"):
+        choose(bundle, stage, precision="auto", threads=1)
 
 
 # ONNX.
@@ -251,6 +298,90 @@ def test_onnx_gives_a_wrong_input_back_as_an_error(bench: Bench) -> None:
     runtime = open_runtime(bench.bundle, bench.good, 1)
     with pytest.raises(Exception, match="Got invalid dimensions"):
         runtime.run(np.zeros((1, 8, 8, 3), np.float32))
+
+
+# Execution providers.
+
+AZURE = "AzureExecutionProvider"
+
+
+def test_every_onnx_artifact_is_tried_on_every_provider_once(bench: Bench) -> None:
+    tflite = msgspec.structs.replace(bench.good, format="tflite")
+    found = candidates(bench.stage(bench.good, tflite), ["CUDAExecutionProvider", CPU, CPU])
+    assert [one.label for one in found] == [
+        "onnx-float32 CUDAExecutionProvider",
+        "onnx-float32",
+        "tflite-float32",
+    ]
+
+
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "NonesuchExecutionProvider"])
+def test_a_provider_that_is_not_there_is_refused_and_the_cpu_taken(
+    bench: Bench, provider: str
+) -> None:
+    """onnxruntime itself would only warn, and run it on the CPU under the other name."""
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {provider}")
+    stage = bench.stage(bench.good)
+    choice = choose(bench.bundle, stage, precision="auto", threads=1, providers=(provider, CPU))
+    assert choice.runtime.name == f"onnxruntime {onnxruntime.__version__}"
+    (only,) = choice.refused
+    assert only.label == f"onnx-float32 {provider}"
+    assert only.reason.startswith("does not run here: not in this onnxruntime, which has ")
+
+
+def test_a_provider_that_takes_no_part_of_the_network_is_refused(bench: Bench) -> None:
+    """Azure's is compiled into the plain wheel, constructs, and leaves every node to the CPU."""
+    if AZURE not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime is built without {AZURE}")
+    if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
+        pytest.skip("below onnxruntime 1.24 there is no telling where the nodes are")
+    with pytest.raises(BundleError, match="fell back to CPUExecutionProvider"):
+        choose(
+            bench.bundle,
+            bench.stage(bench.good),
+            precision="auto",
+            threads=1,
+            providers=(AZURE,),
+        )
+
+
+# OpenVINO.
+
+
+def test_openvino_is_judged_like_the_rest(bench: Bench, tiny_networks: Networks) -> None:
+    needs("openvino")
+    wrong = bench.artifact("wrong.onnx", tiny_networks[0](scale=41))
+    stage = bench.stage(wrong, bench.good)
+    choice = choose(bench.bundle, stage, precision="auto", threads=1, providers=("openvino",))
+    assert choice.artifact == bench.good
+    assert choice.runtime.name == f"openvino {version('openvino')}"
+    (only,) = choice.refused
+    assert only.label == "onnx-float32 openvino"
+    assert only.reason.startswith("differs from the golden outputs by ")
+    segmenter = bench.bundle.manifest.segmenter
+    choice = choose(bench.bundle, segmenter, precision="auto", threads=1, providers=("openvino",))
+    assert choice.refused == ()
+
+
+def test_openvino_keeps_what_it_gave(bench: Bench) -> None:
+    """Its buffers are used again; what was handed out is not changed by the next run."""
+    needs("openvino")
+    runtime = open_runtime(bench.bundle, bench.good, 1, "openvino")
+    one, other = (prepare(image, GATE_INPUT) for image in bench.bundle.golden.images[:2])
+    first = runtime.run(one)
+    kept = first.copy()
+    assert not np.array_equal(runtime.run(other), kept)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_without_openvino_the_cpu_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "edge_agent.runtime.openvino", raising=False)
+    stage, providers = bench.stage(bench.good), ("openvino", CPU)
+    choice = choose(bench.bundle, stage, precision="auto", threads=1, providers=providers)
+    assert choice.runtime.name.startswith("onnxruntime ")
+    assert choice.refused[0].reason.startswith("does not run here: import of openvino")
 
 
 # TFLite.
@@ -280,18 +411,30 @@ _RUN = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from edge_agent.runtime.tflite import TfliteRuntime
 
 path, batches, library = sys.argv[1:]
+reached_out = []
+OUT = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.posix_spawn")
+sys.addaudithook(lambda event, _: event in OUT and reached_out.append(event))
 try:
-    runtime = TfliteRuntime(Path(path), "image", "output", 2, library or None)
+    if library == "openvino":
+        from edge_agent.runtime.openvino import OpenvinoRuntime
+        runtime = OpenvinoRuntime(Path(path), "image", "output", 2)
+    elif path.endswith(".onnx"):
+        from edge_agent.runtime.onnx import OnnxRuntime
+        runtime = OnnxRuntime(Path(path), "image", "output", 2, library)
+    else:
+        from edge_agent.runtime.tflite import TfliteRuntime
+        runtime = TfliteRuntime(Path(path), "image", "output", 2, library or None)
 except RuntimeError as error:
     print(json.dumps({"error": str(error)}))
 else:
     outputs = [runtime.run(batch[None]) for batch in np.load(batches)]
     shapes = sorted({str((o.shape, o.dtype.name)) for o in outputs})
     values = [o.ravel().tolist() for o in outputs]
-    print(json.dumps({"name": runtime.name, "shapes": shapes, "values": values}))
+    again = [runtime.run(batch[None]).ravel().tolist() for batch in np.load(batches)]
+    found = {"name": runtime.name, "shapes": shapes, "values": values, "again": again}
+    print(json.dumps(found | {"reached_out": reached_out}))
 """
 
 
@@ -332,16 +475,73 @@ def needs(library: str) -> None:
         pytest.skip(f"{library} is not installed for Python {platform.python_version()}")
 
 
-@pytest.mark.parametrize("library", ["ai-edge-litert", "tflite-runtime"])
-def test_tflite_runs_a_network_with_either_library(
-    tflite_file: Path, batches: Path, library: str
+def _same_in_onnx(path: Path) -> Path:
+    """The network of `tflite_file`, once more."""
+    from onnx import TensorProto, helper
+
+    shape = (1, 256, 256, 3)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Transpose", ["image"], ["turned"], perm=[0, 3, 1, 2]),
+            helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Reshape", ["mean", "column"], ["one"]),
+            helper.make_node("Mul", ["one", "eight"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "three"], ["output"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor_value_info("turned", TensorProto.FLOAT, (1, 3, 256, 256)),
+            helper.make_tensor_value_info("output", TensorProto.FLOAT, (1, 1)),
+        ],
+        [
+            helper.make_tensor("column", TensorProto.INT64, (2,), [1, 1]),
+            helper.make_tensor("eight", TensorProto.FLOAT, (1,), [8]),
+            helper.make_tensor("three", TensorProto.FLOAT, (1,), [3]),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        "ai-edge-litert",
+        "tflite-runtime",
+        "CPUExecutionProvider",
+        "CUDAExecutionProvider",
+        "TensorrtExecutionProvider",
+        "OpenVINOExecutionProvider",
+        "openvino",
+    ],
+)
+def test_every_runtime_runs_a_network_alike(
+    request: pytest.FixtureRequest, tmp_path: Path, batches: Path, library: str
 ) -> None:
-    needs(library)
-    found = in_own_process(tflite_file, batches, library)
-    assert found["name"].startswith(f"{library} ")
+    """The contract: named with its version, float32 out, the right numbers, and again. Nothing is
+    sent anywhere: some of these libraries come with telemetry."""
+    if library.endswith("Provider"):
+        if library not in onnxruntime.get_available_providers():
+            pytest.skip(f"this onnxruntime is built without {library}: it was not run")
+        path = _same_in_onnx(tmp_path / "tiny.onnx")
+        name = f"onnxruntime {onnxruntime.__version__}"
+        name += "" if library == CPU else f" {library}"
+    elif library == "openvino":
+        needs(library)
+        path, name = _same_in_onnx(tmp_path / "tiny.onnx"), f"openvino {version(library)}"
+    else:
+        needs(library)
+        path = request.getfixturevalue("tflite_file")
+        name = f"{library} {version(library)}"
+    found = in_own_process(path, batches, library)
+    assert found["name"] == name
     assert found["shapes"] == ["((1, 1), 'float32')"]
     expected = [[8 * float(batch.mean(dtype=np.float64)) - 3] for batch in np.load(batches)]
     np.testing.assert_allclose(found["values"], expected, atol=1e-4)
+    np.testing.assert_allclose(found["again"], found["values"], atol=1e-6)
+    assert found["reached_out"] == []
 
 
 def test_tflite_without_a_wish_takes_a_library_that_works(tflite_file: Path, batches: Path) -> None:

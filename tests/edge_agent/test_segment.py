@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from edge_agent import bundle as bundles
 from edge_agent import rle
 from edge_agent.bundle import RegionRule
-from edge_agent.frame import ClassMap
-from edge_agent.runtime import choose
+from edge_agent.frame import ClassMap, Region
+from edge_agent.preprocess import Box, InputSpec, Tiles, tile_boxes
+from edge_agent.runtime import Choice, choose
+from edge_agent.runtime.onnx import OnnxRuntime
 from edge_agent.segment import Segmenter, class_map, regions
 
 ANY = RegionRule(min_probability=0.5, min_area_px=1)
@@ -217,3 +222,138 @@ def test_a_real_network_finds_a_mark_where_it_is(tiny_bundle: Path) -> None:
     assert masks[0][105:111, 810:850].all()
     assert not masks[0][:90].any()
     assert not masks[0][130:].any()
+
+
+# Tiles.
+
+FRAME = (64, 400)
+TILES = Tiles(height_px=64, width_px=64, overlap_px=8)
+
+
+def _pointwise(path: Path, lines: int, pixels: int) -> None:
+    """A network for which every pixel stands alone: two maps, 0.9 of the grey and what is left of
+    0.9. What it says does not hang on the tile in which it sees the pixel."""
+    size = (1, lines, pixels)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["image", "half"], ["bright"]),
+            helper.make_node("Sub", ["half", "bright"], ["dark"]),
+            helper.make_node("Concat", ["bright", "dark"], ["output"], axis=3),
+        ],
+        "pointwise",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [*size, 1])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [*size, 2])],
+        [helper.make_tensor("half", TensorProto.FLOAT, [1], [0.9])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    path.write_bytes(made.SerializeToString())
+
+
+class Counted:
+    """A real runtime, and the inputs it was given."""
+
+    def __init__(self, runtime: OnnxRuntime) -> None:
+        self._runtime, self.name = runtime, runtime.name
+        self.seen: list[NDArray[np.float32]] = []
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.seen.append(batch)
+        return self._runtime.run(batch)
+
+
+@pytest.fixture
+def views(tmp_path: Path, tiny_bundle: Path) -> Callable[[Tiles | None], tuple[Segmenter, Counted]]:
+    """`views(tiles)`: a segmenter on tiles at native size, or on the whole frame at native size."""
+
+    def view(tiles: Tiles | None) -> tuple[Segmenter, Counted]:
+        size = FRAME if tiles is None else (tiles.height_px, tiles.width_px)
+        path = tmp_path / f"{size[1]}.onnx"
+        _pointwise(path, *size)
+        counted = Counted(OnnxRuntime(path, "image", "output", 1))
+        spec = InputSpec(height=size[0], width=size[1], channels=1, scaling="unit", tiles=tiles)
+        artifact = bundles.load(tiny_bundle).manifest.segmenter.artifacts[0]
+        return Segmenter(spec, Choice(artifact, counted, 1.0, ()), ANY), counted
+
+    return view
+
+
+Views = Callable[[Tiles | None], tuple[Segmenter, Counted]]
+
+
+@given(image=hnp.arrays(np.uint8, FRAME, elements=st.sampled_from((0, 100, 150, 255))))
+@settings(
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_tiles_give_the_regions_of_the_whole_frame(views: Views, image: NDArray[np.uint8]) -> None:
+    (tiled, counted), (whole, _) = views(TILES), views(None)
+    found, want = tiled.find(image), whole.find(image)
+    assert len(counted.seen) == 7
+    assert [_place(r) for r in found] == [_place(r) for r in want]
+    assert [r.confidence for r in found] == pytest.approx([r.confidence for r in want])
+
+
+def _place(region: Region) -> Region:
+    return dataclasses.replace(region, confidence=0)
+
+
+def test_a_defect_on_the_border_of_tiles_is_one_region(views: Views) -> None:
+    (tiled, _), (whole, _) = views(TILES), views(None)
+    image = np.full(FRAME, 120, np.uint8)
+    image[20:40, 50:130] = 255  # tiles 0, 1 and 2
+    (region,) = tiled.find(image)
+    assert region.area_px == 20 * 80
+    assert (region.x_px, region.y_px, region.width_px, region.height_px) == (50, 20, 80, 20)
+    assert region.rle == whole.find(image)[0].rle
+
+
+def test_only_suspect_tiles_are_run_and_the_others_are_sound(views: Views) -> None:
+    tiled, counted = views(TILES)
+    boxes = tile_boxes(
+        FRAME, InputSpec(height=64, width=64, channels=1, scaling="unit", tiles=TILES)
+    )
+    image = np.full(FRAME, 120, np.uint8)
+    for first in (10, 120, 340):  # in tiles 0, 2 and 6
+        image[20:40, first : first + 30] = 255
+    found = tiled.find(image, (boxes[2], boxes[6]))
+    assert sorted(r.x_px for r in found) == [120, 340]
+    assert [x.shape for x in counted.seen] == [(1, 64, 64, 1)] * 2
+    for x, box in zip(counted.seen, (boxes[2], boxes[6]), strict=True):
+        np.testing.assert_allclose(x[0, :, :, 0] * 255, image[box.slices], atol=1e-3)
+
+
+def test_in_an_overlap_the_suspect_tile_speaks_for_both(views: Views) -> None:
+    """The gate saw it in one tile only: with half of the weight it would be below 0.5."""
+    tiled, counted = views(TILES)
+    boxes = tile_boxes(
+        FRAME, InputSpec(height=64, width=64, channels=1, scaling="unit", tiles=TILES)
+    )
+    image = np.full(FRAME, 120, np.uint8)
+    image[20:40, 57:63] = 160  # within the overlap of tiles 0 and 1, from 56 to 64
+    (region,) = tiled.find(image, (boxes[1],))
+    assert len(counted.seen) == 1
+    assert (region.x_px, region.width_px, region.area_px) == (57, 6, 120)
+    assert region.confidence == pytest.approx(0.9 * 160 / 255)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "suspect", "runs"),
+    [
+        pytest.param(TILES, (Box(0, 0, *FRAME),), 7, id="gate on the frame, segmenter on tiles"),
+        pytest.param(None, (Box(0, 0, 64, 64), Box(0, 56, 64, 64)), 1, id="the other way round"),
+        pytest.param(TILES, (Box(0, 0, 64, 80), Box(0, 64, 64, 80)), 7, id="two kinds of tiles"),
+        pytest.param(None, (Box(0, 0, *FRAME),), 1, id="both on the frame"),
+        pytest.param(TILES, (), 7, id="nothing known"),
+    ],
+)
+def test_where_the_gate_looks_in_another_way_all_is_run(
+    views: Views, tiles: Tiles | None, suspect: tuple[Box, ...], runs: int
+) -> None:
+    segmenter, counted = views(tiles)
+    image = np.full(FRAME, 120, np.uint8)
+    image[20:40, 300:330] = 255
+    (region,) = segmenter.find(image, suspect)
+    assert (region.x_px, region.area_px) == (300, 600)
+    assert len(counted.seen) == runs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edge_agent.frame import Frame, Region
-from edge_agent.strip import Place, Strip
+from edge_agent.strip import Place, Strip, untold
 
 LINES = 256
 
@@ -180,3 +182,69 @@ def test_places_come_in_the_order_of_the_regions() -> None:
     strip = _strip(1.0, 1.0)
     places = strip.place(_frame(0), (_region(x=500, height=9), _region(x=10, height=9)))
     assert [place.across_mm for place in places] == [510, 20]
+
+
+# Lines that two frames show.
+
+
+def _overlapping(number: int, first_line: int, repeated_lines: int) -> Frame:
+    return replace(_frame(number, first_line=first_line), repeated_lines=repeated_lines)
+
+
+def test_what_the_frame_before_has_told_is_not_told_again() -> None:
+    strip = _strip()
+    strip.place(_frame(0), (_region(y=200, height=30),))
+    found = (_region(y=8, height=30), _region(x=400, y=100, height=30))
+    places = strip.place(_overlapping(1, 192, 64), found)
+    assert _ids(places) == ["0-0", "1-1"]
+    assert [place.told for place in places] == [True, False]
+    assert untold(found, places) == ((found[1],), (places[1],))
+
+
+def test_what_the_frame_before_missed_is_told() -> None:
+    strip = _strip()
+    strip.place(_frame(0), ())
+    (place,) = strip.place(_overlapping(1, 192, 64), (_region(y=8, height=30),))
+    assert (place.defect_id, place.told) == ("1-0", False)
+
+
+def test_a_defect_on_the_seam_goes_on_under_its_id() -> None:
+    strip = _strip()
+    strip.place(_frame(0), (_region(y=230, height=26),))
+    (place,) = strip.place(_overlapping(1, 192, 64), (_region(y=38, height=60),))
+    assert (place.defect_id, place.told) == ("0-0", False)
+    # And into a third frame, from its repeated lines on.
+    (last,) = strip.place(_overlapping(2, 192 + LINES - 200, 200), (_region(y=0, height=40),))
+    assert (last.defect_id, last.told) == ("0-0", True)
+
+
+def test_two_pieces_of_what_was_told_are_both_told() -> None:
+    strip = _strip()
+    strip.place(_frame(0), (_region(y=200, height=50),))
+    pieces = (_region(y=8, height=10), _region(y=30, height=10))
+    places = strip.place(_overlapping(1, 192, 64), pieces)
+    assert [place.told for place in places] == [True, True]
+    assert _ids(places) == ["0-0", "0-0"]
+
+
+def test_another_class_or_place_in_the_repeated_lines_is_another_defect() -> None:
+    strip = _strip()
+    strip.place(_frame(0), (_region(y=200, height=30),))
+    others = (_region(y=8, height=30, class_id=2), _region(x=300, y=8, height=30))
+    places = strip.place(_overlapping(1, 192, 64), others)
+    assert [place.told for place in places] == [False, False]
+    assert _ids(places) == ["1-0", "1-1"]
+
+
+def test_after_a_frame_that_was_not_judged_all_is_told() -> None:
+    strip = _strip()
+    strip.place(_frame(0), (_region(y=200, height=30),))
+    (place,) = strip.place(_overlapping(2, 192 + 192, 64), (_region(y=8, height=30),))
+    assert (place.defect_id, place.told) == ("2-0", False)
+
+
+def test_along_the_strip_counts_from_the_frames_first_line() -> None:
+    strip = _strip(line_mm=2.0)
+    strip.place(_frame(0), ())
+    (place,) = strip.place(_overlapping(1, 192, 64), (_region(y=100, height=30),))
+    assert place.along_m == pytest.approx((192 + 100) * 2.0 / 1000)

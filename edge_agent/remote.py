@@ -1,0 +1,255 @@
+"""Commands over MQTT: what may be asked is in `commands.allow`, and nothing else happens.
+
+`<topics>/command/<name>` in, JSON; one reply a command out. What a message says is held against a
+type, and becomes a coil's name, or the name of a bundle in one folder; never a path, a program or a
+topic. A command has an id: the same id again gets the same reply, and nothing is done twice.
+Retained commands are not for now and are ignored; so is what is too large, and what comes faster
+than `commands.per_minute`, without a reply, which would only make a flood two. All is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import msgspec
+import numpy as np
+
+from edge_agent.config import CommandName, Config
+from edge_agent.errors import EdgeError
+from edge_agent.events import (
+    COMMANDS,
+    Command,
+    PictureCommand,
+    Reply,
+    SetCoilCommand,
+    StageCommand,
+)
+from edge_agent.frame import Image
+from edge_agent.publish import Incoming
+
+MAX_PAYLOAD_BYTES = 64 << 10
+_MAX_CORRELATION_BYTES = 1024
+_MAX_PICTURE_BYTES = 512 << 10
+_MAX_WAITING = 16
+_REMEMBERED = 256
+
+_log = logging.getLogger(__name__)
+
+
+class Refused(EdgeError):
+    """The sender of the command must act."""
+
+
+class Line(Protocol):
+    """What a command can reach; each is called in the commands' thread."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def picture(self) -> tuple[int, Image]:
+        """The number and the image of the next frame. Raises Refused when none comes."""
+        ...
+
+    def set_coil(self, coil: str) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def stage(self, folder: Path) -> str:
+        """Raises EdgeError; else the sha256 of what was staged."""
+        ...
+
+
+Say = Callable[..., None]
+"""`say(topic, payload, correlation_data=…)`: sent, not spooled."""
+
+
+class Remote(threading.Thread):
+    """`receive` from any thread; the commands are done one after the other, in a thread."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        boot_id: str,
+        line: Line,
+        say: Say,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name="commands", daemon=True)
+        self._rules, self._base, self._boot_id = config.commands, config.topic_base, boot_id
+        self._agent, self._line, self._say, self._clock_s = config.agent.name, line, say, clock_s
+        self._waiting: queue.Queue[Incoming | None] = queue.Queue(_MAX_WAITING)
+        self._done: OrderedDict[str, tuple[str, bytes, Reply]] = OrderedDict()
+        self._allowance, self._counted_at_s = float(self._rules.per_minute), clock_s()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        return tuple(f"{self._base}/command/{name}" for name in sorted(set(self._rules.allow)))
+
+    def counts(self) -> dict[str, int]:
+        """By what became of them."""
+        return dict(sorted(self._counts.items()))
+
+    def receive(self, message: Incoming) -> None:
+        """Returns at once."""
+        try:
+            self._waiting.put_nowait(message)
+        except queue.Full:
+            self._counts["too_many"] += 1
+
+    def stop(self) -> None:
+        """What waits is not done any more."""
+        while True:
+            try:
+                self._waiting.put_nowait(None)
+                return
+            except queue.Full:
+                self._waiting.get_nowait()
+
+    def run(self) -> None:
+        while True:
+            message = self._waiting.get()
+            if message is None:
+                return
+            try:
+                self.handle(message)
+            except Exception:  # one command must not end all that come after it
+                _log.exception("command on %s", message.topic)
+
+    # The thread.
+
+    def handle(self, message: Incoming) -> None:
+        name = message.topic.removeprefix(f"{self._base}/command/")
+        if message.retained:
+            self._counts["retained"] += 1
+        elif name not in self._rules.allow:
+            self._counts["refused"] += 1  # we subscribed to no such topic
+        elif len(message.payload) > MAX_PAYLOAD_BYTES or (
+            len(message.correlation_data or b"") > _MAX_CORRELATION_BYTES
+        ):
+            self._counts["too_large"] += 1
+        elif not self._in_time():
+            self._counts["too_many"] += 1
+        else:
+            self._answer(message, self._replied(name, message.payload))
+            return
+        _log.warning("command %s ignored: %s", name[:40], self.counts())
+
+    def _replied(self, name: CommandName, payload: bytes) -> Reply:
+        try:
+            command = msgspec.json.decode(payload, type=COMMANDS[name])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._counts["refused"] += 1
+            return self._reply(name, "", error=" ".join(str(error).split())[:300])
+        before = self._done.get(command.id)
+        if before:
+            if before[:2] == (name, payload):
+                self._counts["repeated"] += 1
+                return before[2]
+            self._counts["refused"] += 1
+            return self._reply(name, command.id, error="id: was used for another command")
+        try:
+            reply = self._reply(name, command.id, result=self._act(name, command))
+            self._counts["done"] += 1
+        except EdgeError as error:
+            self._counts["failed"] += 1
+            reply = self._reply(name, command.id, error=str(error))
+        self._done[command.id] = (name, payload, reply)
+        while len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
+        _log.info("command %s %s: %s", name, command.id, reply.error or "done")
+        return reply
+
+    def _act(self, name: CommandName, command: Command) -> dict[str, Any]:
+        if isinstance(command, PictureCommand):
+            return self._picture(command)
+        if isinstance(command, SetCoilCommand):
+            self._line.set_coil(command.coil)
+            return {"coil": command.coil}
+        if isinstance(command, StageCommand):
+            return {"sha256": self._line.stage(self._folder(command.bundle))}
+        if name == "status":
+            return self._line.status() | {"commands": self.counts()}
+        if name == "start":
+            self._line.start()
+        else:
+            self._line.stop()
+        return {"inspecting": name == "start"}
+
+    def _folder(self, name: str) -> Path:
+        """One of those that lie in the folder: the name is looked for, not followed."""
+        try:
+            found = [p for p in Path(self._rules.bundle_folder).iterdir() if p.name == name]
+        except OSError as error:
+            raise Refused(f"stage: commands.bundle_folder: {error.strerror}") from None
+        if not found or found[0].is_symlink():
+            raise Refused(f"stage: {name} is not in commands.bundle_folder")
+        return found[0]
+
+    def _picture(self, command: PictureCommand) -> dict[str, Any]:
+        frame_id, image = self._line.picture()
+        data, shape = _jpeg(image)
+        topic = f"{self._base}/evidence/{self._boot_id[:8]}-{frame_id}"
+        self._say(topic, data)
+        return {
+            "topic": topic,
+            "frame_id": frame_id,
+            "size_bytes": len(data),
+            "width_px": shape[1],
+            "height_px": shape[0],
+        }
+
+    def _reply(
+        self, name: CommandName, command_id: str, *, error: str = "", result: Any = None
+    ) -> Reply:
+        return Reply(
+            agent=self._agent,
+            boot_id=self._boot_id,
+            command=name,
+            id=command_id,
+            ok=not error,
+            error=error,
+            result=result,
+        )
+
+    def _answer(self, message: Incoming, reply: Reply) -> None:
+        own = f"{self._base}/reply"
+        asked, topic = message.response_topic or "", own
+        if (
+            any(asked == t or asked.startswith(f"{t}/") for t in (own, *self._rules.reply_topics))
+            and not set("+#\0") & set(asked)
+            and len(asked) <= 256
+        ):
+            topic = asked
+        self._say(topic, msgspec.json.encode(reply), correlation_data=message.correlation_data)
+
+    def _in_time(self) -> bool:
+        """A bucket that fills by `per_minute`, and holds as many."""
+        now_s, most = self._clock_s(), float(self._rules.per_minute)
+        self._allowance = min(most, self._allowance + (now_s - self._counted_at_s) * most / 60)
+        self._counted_at_s = now_s
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
+
+
+def _jpeg(image: Image) -> tuple[bytes, tuple[int, int]]:
+    """Halved until it is small enough to send."""
+    shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    while True:
+        _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        if data.nbytes <= _MAX_PICTURE_BYTES:
+            return np.asarray(data).tobytes(), (int(shown.shape[0]), int(shown.shape[1]))
+        size = (max(1, shown.shape[1] // 2), max(1, shown.shape[0] // 2))
+        shown = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,108 @@
+"""A verified bundle with the artifact chosen for each stage, and the models that judge a frame."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent import bundle as bundles
+from edge_agent import events, parcel, signature, versions
+from edge_agent.config import Config
+from edge_agent.gate import Gate
+from edge_agent.runtime import Choice, choose
+from edge_agent.segment import Segmenter
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """What inspects a frame, and what its events say of it. A frame is judged by one of these."""
+
+    class_names: tuple[str, ...]
+    ref: events.BundleRef
+    gate: Gate
+    segmenter: Segmenter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """A verified bundle with the artifact chosen for each stage."""
+
+    bundle: bundles.Bundle
+    gate: Choice
+    segmenter: Choice
+
+    @property
+    def ref(self) -> events.BundleRef:
+        manifest = self.bundle.manifest
+        return events.BundleRef(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=self.bundle.sha256,
+            gate=self.gate.artifact.label,
+            segmenter=self.segmenter.artifact.label,
+        )
+
+    @property
+    def models(self) -> Models:
+        manifest = self.bundle.manifest
+        return Models(
+            manifest.class_names,
+            self.ref,
+            Gate(manifest.gate.input, self.gate),
+            Segmenter(manifest.segmenter.input, self.segmenter, manifest.regions),
+        )
+
+    def log(self) -> None:
+        for name, choice in (("gate", self.gate), ("segmenter", self.segmenter)):
+            for refusal in choice.refused:
+                _log.info("%s: %s not used: %s", name, refusal.label, refusal.reason)
+            _log.info(
+                "%s: %s, %s, %.1f ms",
+                name,
+                choice.artifact.label,
+                choice.runtime.name,
+                choice.run_ms,
+            )
+
+
+def trust_of(config: Config) -> signature.Trust:
+    """Raises ConfigError for a key that cannot be used."""
+    return signature.trust(
+        config.agent.trusted_keys,
+        "agent.trusted_keys",
+        unsigned_allowed=config.agent.unsigned_bundles == "allow",
+    )
+
+
+def prepare_stages(
+    config: Config, *, allow_older: bool = False, folder: Path | None = None
+) -> Stages:
+    """Load, verify and choose. Raises ConfigError or BundleError; takes a second or two.
+
+    `folder`: of the bundle, where it is not the configuration's. Keeps nothing on the disk: it may
+    be done beside a running agent.
+    """
+    trust = trust_of(config)
+    with parcel.opened(folder or Path(config.agent.bundle), trust) as opened:
+        return _prepared(config, bundles.load(opened, trust), allow_older=allow_older)
+
+
+def _prepared(config: Config, bundle: bundles.Bundle, *, allow_older: bool) -> Stages:
+    manifest = bundle.manifest
+    signed = f"signed with key {bundle.signed_by}" if bundle.signed_by else "signature not checked"
+    _log.info("bundle: %s version %d, %s", manifest.name, manifest.version, signed)
+    versions.check(config.state_dir, bundle, allow_older=allow_older)
+
+    def chosen(stage: bundles.Stage) -> Choice:
+        return choose(
+            bundle,
+            stage,
+            precision=config.agent.precision,
+            threads=config.threads,
+            providers=config.agent.providers,
+        )
+
+    return Stages(bundle, chosen(manifest.gate), chosen(manifest.segmenter))

@@ -1,0 +1,315 @@
+"""Messages in one SQLite database, on the disk or in memory: one transaction a change.
+
+Bounded: no page beyond `max_bytes` is ever used. What gives way goes in this order: messages that
+were sent, pictures, messages that were set aside, and last of all the oldest unsent ones. What had
+not been sent is handed to `declare`, whose message is written in the same transaction, so that
+nothing is dropped unsaid, not even by a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+PICTURE = "evidence/"
+"""The kinds that begin so give way before events and gaps."""
+
+_PENDING, _SENT, _ASIDE = 0, 1, 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    state INTEGER NOT NULL,
+    again INTEGER NOT NULL,
+    picture INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    spooled_ns INTEGER NOT NULL,
+    reason TEXT,
+    payload BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outbox_state ON outbox (state, id);
+CREATE INDEX IF NOT EXISTS outbox_picture ON outbox (id) WHERE picture = 1 AND state = 0;
+"""
+_PAGE_BYTES = 4096
+_LEAST_PAGES = 24
+_SLACK_PAGES = 6  # for indexes and half-filled pages
+_COLUMNS = "id, kind, boot_id, payload, seq, spooled_ns, again, state, reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`kind` is what follows the agent's topic: event, gap, evidence/ID."""
+
+    kind: str
+    boot_id: str
+    payload: bytes
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """`again`: to be sent though it was sent before, by a person's wish."""
+
+    id: int
+    message: Message
+    spooled_ns: int = 0
+    again: bool = False
+    state: int = _PENDING
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one transaction does: mark as sent, set aside with a reason, store in order."""
+
+    sent: Sequence[int] = ()
+    aside: Sequence[tuple[int, str]] = ()
+    new: Sequence[Stored] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Messages by when they were spooled, in ns since 1970, and by what became of them."""
+
+    since_ns: int = 0
+    until_ns: int = (1 << 63) - 1
+    states: tuple[int, ...] = (_PENDING, _SENT, _ASIDE)
+
+    PENDING = _PENDING
+    SENT = _SENT
+    ASIDE = _ASIDE
+
+    @property
+    def where(self) -> tuple[str, tuple[int, ...]]:
+        marks = ",".join("?" * len(self.states))
+        return f"spooled_ns BETWEEN ? AND ? AND state IN ({marks})", (
+            self.since_ns,
+            self.until_ns,
+            *self.states,
+        )
+
+
+Declare = Callable[[Sequence[Message]], Stored]
+"""From what is dropped, payloads of gaps only, to the message that says so."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    pending: int = 0
+    sent: int = 0
+    aside: int = 0
+
+
+class Store:
+    """All that is raised is sqlite3.Error; a change is then not made, and the counts are right."""
+
+    def __init__(self, db: sqlite3.Connection, max_bytes: int, history: int) -> None:
+        self._db, self._history = db, history
+        db.isolation_level = None
+        db.executescript(_SCHEMA)
+        self._max_pages = max(_LEAST_PAGES, max_bytes // _PAGE_BYTES)
+        db.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        self._take_over()
+        self._count()
+
+    def write(self, change: Change, declare: Declare) -> int:
+        """All or none; how many unsent messages had to give way, which are then declared."""
+        spare = 1
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                dropped = self._write(change, declare, spare)
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                # Our own bound and a full disk are one error. At the bound more must give way; on
+                # a full disk nothing may: there is memory.
+                ours = self._db.in_transaction and self._used() >= self._max_pages
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self._count()
+                if not ours or spare > 100:
+                    raise
+                spare *= 6
+            else:
+                return dropped
+
+    def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
+        """Up to `limit` unsent messages with ids above `message_id`, in order."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?",  # noqa: S608
+            (message_id, limit),
+        )
+        return tuple(_stored(row) for row in rows)
+
+    def send_again(self, choice: Choice) -> int:
+        """Mark what was sent or set aside as unsent; how many."""
+        where, values = choice.where
+        cursor = self._db.execute(
+            f"UPDATE outbox SET state = 0, again = 1 WHERE state <> 0 AND {where}",  # noqa: S608
+            values,
+        )
+        self._count()
+        return cursor.rowcount
+
+    @property
+    def pending(self) -> int:
+        return self._counts.pending
+
+    @property
+    def aside(self) -> int:
+        return self._counts.aside
+
+    @property
+    def sent(self) -> int:
+        return self._counts.sent
+
+    @property
+    def last_id(self) -> int:
+        """The highest id that was ever used here."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _write(self, change: Change, declare: Declare, spare: int) -> int:
+        self._mark(change)
+        gone: list[Message] = []
+        if change.new:
+            need = _pages(change.new)
+            room = self._room()
+            if room < need * spare:
+                # More than is needed now: each dropping takes a declaration.
+                gone = self._make_room(need * spare + self._max_pages // 32)
+        for one in change.new:
+            self._insert(one)
+        if gone:
+            self._insert(declare(gone))
+        return len(gone)
+
+    def _mark(self, change: Change) -> None:
+        execute = self._db.executemany
+        before = self._db.total_changes
+        if self._history:
+            sql = "UPDATE outbox SET state = 1, again = 0 WHERE id = ? AND state = 0"
+            execute(sql, [(i,) for i in change.sent])
+            self._counts.sent += self._db.total_changes - before
+        else:
+            execute("DELETE FROM outbox WHERE id = ? AND state = 0", [(i,) for i in change.sent])
+        sent = self._db.total_changes - before
+        before = self._db.total_changes
+        execute(
+            "UPDATE outbox SET state = 2, again = 0, reason = ? WHERE id = ? AND state = 0",
+            [(reason, i) for i, reason in change.aside],
+        )
+        aside = self._db.total_changes - before
+        self._counts.pending -= sent + aside
+        self._counts.aside += aside
+        extra = self._counts.sent - self._history
+        if extra > self._history // 8:
+            self._delete("SELECT id FROM outbox WHERE state = 1 ORDER BY id LIMIT ?", (extra,))
+            self._counts.sent -= extra
+
+    def _make_room(self, pages: int) -> list[Message]:
+        gone: list[Message] = []
+        for where, state in (
+            ("state = 1", _SENT),
+            ("picture = 1 AND state = 0", _PENDING),
+            ("state = 2", _ASIDE),
+            ("state = 0", _PENDING),
+        ):
+            # Only of a gap is the payload needed: what it declared must be declared again.
+            sql = (
+                "SELECT id, kind, boot_id, CASE kind WHEN 'gap' THEN payload ELSE x'' END, seq "  # noqa: S608
+                f"FROM outbox WHERE {where} ORDER BY id LIMIT 32"
+            )
+            while self._room() < pages:
+                rows = self._db.execute(sql).fetchall()
+                if not rows:
+                    break
+                self._db.executemany("DELETE FROM outbox WHERE id = ?", [(r[0],) for r in rows])
+                self._tally(state, -len(rows))
+                if state == _PENDING:
+                    gone += [Message(*row[1:]) for row in rows]
+        return gone
+
+    def _insert(self, one: Stored) -> None:
+        m = one.message
+        self._db.execute(
+            "INSERT INTO outbox (id, state, again, picture, kind, boot_id, seq, spooled_ns, reason,"
+            " payload) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                one.id,
+                one.state,
+                one.again,
+                m.kind.startswith(PICTURE),
+                m.kind,
+                m.boot_id,
+                m.seq,
+                one.spooled_ns,
+                one.reason,
+                m.payload,
+            ),
+        )
+        self._tally(one.state, 1)
+
+    def _delete(self, select: str, values: tuple[int, ...]) -> None:
+        self._db.execute(f"DELETE FROM outbox WHERE id IN ({select})", values)  # noqa: S608
+
+    def _room(self) -> int:
+        """Pages that may still be used, within the transaction under way."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(free) + self._max_pages - self._used()
+
+    def _used(self) -> int:
+        return int(self._db.execute("PRAGMA page_count").fetchone()[0])
+
+    def _tally(self, state: int, by: int) -> None:
+        name = ("pending", "sent", "aside")[state]
+        setattr(self._counts, name, getattr(self._counts, name) + by)
+
+    def _count(self) -> None:
+        self._counts = _Counts()
+        for state, count in self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"):
+            self._tally(state, count)
+
+    def _take_over(self) -> None:
+        """What version 0.1.0 left unsent, in its table without states."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'message'").fetchone():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT INTO outbox SELECT NULL, 0, 0, 0, kind, boot_id, 0, 0, NULL, payload "
+                "FROM message ORDER BY id"
+            )
+            self._db.execute("DROP TABLE message")
+            self._db.execute("COMMIT")
+
+
+def chosen(db: sqlite3.Connection, choice: Choice, after: int = 0) -> Iterator[Stored]:
+    """In order, read piece by piece: a long read would keep the log from being reset."""
+    cursor, (where, values) = after, choice.where
+    while True:
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM outbox WHERE id > ? AND {where} ORDER BY id LIMIT 200",  # noqa: S608
+            (cursor, *values),
+        ).fetchall()
+        yield from map(_stored, rows)
+        if len(rows) < 200:
+            return
+        cursor = rows[-1][0]
+
+
+def _pages(new: Sequence[Stored]) -> int:
+    """What they will take, by and large: `write` tries again with more where that is too little."""
+    sizes = [len(one.message.payload) + 150 for one in new]
+    small = sum(size for size in sizes if size < 2000) // 2500
+    return small + sum(2 + size // 4000 for size in sizes if size >= 2000) + _SLACK_PAGES
+
+
+def _stored(row: tuple[int, str, str, bytes, int, int, int, int, str | None]) -> Stored:
+    message_id, kind, boot_id, payload, seq, spooled_ns, again, state, reason = row
+    return Stored(
+        message_id, Message(kind, boot_id, payload, seq), spooled_ns, bool(again), state, reason
+    )

@@ -1,0 +1,135 @@
+"""What two bundles made of the same frames, summed up; and the rules that say no."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_agent.config import Update
+from edge_agent.trial import (
+    Comparison,
+    Judgement,
+    Look,
+    fault_of_proof,
+    hopeless,
+    is_over,
+    objection,
+)
+
+
+def rules(**keys: Any) -> Update:
+    return msgspec.convert(keys, Update)
+
+
+def look(
+    frame_id: int, old: Judgement, new: Judgement, both_px: int = 0, either_px: int = 0
+) -> Look:
+    return Look(frame_id=frame_id, running=old, candidate=new, both_px=both_px, either_px=either_px)
+
+
+def judged(suspect: bool = False, defects: int = 0, ms: float = 10.0, error: str = "") -> Judgement:
+    return Judgement(suspect=suspect, defects=defects, judged_ms=ms, error=error)
+
+
+def of(*looks: Look, live_ms: float = 4.0) -> Comparison:
+    comparison = Comparison()
+    for one in looks:
+        comparison.add(one, live_ms)
+    return comparison
+
+
+def test_what_differs_is_counted_and_named() -> None:
+    report = of(
+        look(1, judged(), judged(ms=20)),
+        look(2, judged(True, 2), judged(True, 3, ms=20), both_px=60, either_px=100),
+        look(3, judged(True, 1), judged(ms=20), either_px=50),
+        look(4, judged(), judged(True, 1, ms=20), either_px=50),
+        look(5, judged(), judged(error="ValueError: no")),
+    ).report()
+    assert (report.frames, report.errors_running, report.errors_candidate) == (5, 0, 1)
+    assert (report.turned_suspect, report.turned_clean, report.turned_frames) == (1, 1, (3, 4))
+    assert (report.defective_running, report.defective_candidate) == (2, 2)
+    assert (report.defects_running, report.defects_candidate) == (3, 4)
+    assert report.mask_overlap == 0.3
+    assert (report.p50_ms_running, report.p50_ms_candidate, report.slowdown) == (10, 20, 2)
+    assert report.expected_p95_ms == 8, "the line's own time, times the slowdown"
+
+
+def test_nothing_seen_differs_in_nothing() -> None:
+    report = Comparison().report()
+    assert (report.frames, report.mask_overlap, report.slowdown) == (0, 1, 0)
+    assert objection(Comparison(), rules()) == ""
+
+
+def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
+    report = of(*(look(i, judged(), judged(True)) for i in range(100))).report()
+    assert (report.turned_suspect, report.turned_frames) == (100, tuple(range(20)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "new", "reason"),
+    [
+        ({}, judged(), ""),
+        ({}, judged(ms=15), ""),
+        ({}, judged(ms=15.1), "takes 1.51 times as long, update.max_slowdown is 1.5"),
+        ({"max_slowdown": 2}, judged(ms=15.1), ""),
+        ({"budget_ms": 4}, judged(ms=10), ""),
+        (
+            {"budget_ms": 4},
+            judged(ms=11),
+            "would take 4.4 ms a frame (p95), update.budget_ms is 4",
+        ),
+        ({}, judged(True), ""),
+        (
+            {"max_turned_share": 0.9},
+            judged(True),
+            "judges 100.0% of the frames otherwise, update.max_turned_share is 0.9",
+        ),
+        (
+            {},
+            judged(error="ValueError: no"),
+            "failed on 4 of 4 frames, update.max_error_share is 0: ValueError: no",
+        ),
+        ({"max_error_share": 1}, judged(error="ValueError: no"), ""),
+    ],
+)
+def test_each_rule_has_its_reason(keys: dict[str, Any], new: Judgement, reason: str) -> None:
+    assert objection(of(*(look(i, judged(), new) for i in range(4))), rules(**keys)) == reason
+
+
+def test_a_frame_on_which_both_fail_is_not_held_against_the_new_one() -> None:
+    broken = judged(error="ValueError: no")
+    comparison = of(*(look(i, broken, broken) for i in range(4)))
+    assert (comparison.errors, objection(comparison, rules())) == (0, "")
+    assert comparison.report().errors_candidate == 4
+
+
+def test_a_trial_ends_with_its_frames_or_with_its_time_and_enough_of_them() -> None:
+    short = rules(trial_frames=200, trial_s=60)
+    assert not is_over(199, 59, short)
+    assert is_over(200, 0, short)
+    assert not is_over(19, 3600, short)
+    assert is_over(20, 60, short)
+    assert is_over(3, 60, rules(trial_frames=3, trial_s=60))
+
+
+def test_a_trial_that_cannot_end_well_is_ended() -> None:
+    tenth = rules(trial_frames=20, max_error_share=0.1)
+    bad = [look(i, judged(), judged(error="no")) for i in range(3)]
+    assert not hopeless(of(*bad[:2]), tenth)
+    assert hopeless(of(*bad), tenth)
+
+
+def test_a_proof_fails_at_the_first_fault_and_is_timed_at_its_end() -> None:
+    strict = rules(prove_frames=10, budget_ms=5)
+    assert fault_of_proof(0, 0, (), strict) == ""
+    assert fault_of_proof(3, 1, (1.0, 1.0), strict) == (
+        "failed on 1 of 3 frames as the running bundle, update.max_error_share is 0"
+    )
+    assert fault_of_proof(9, 0, (50.0,) * 9, strict) == ""
+    assert fault_of_proof(10, 0, (50.0,) * 10, strict) == (
+        "takes 50.0 ms a frame (p95) as the running bundle, update.budget_ms is 5"
+    )
+    assert fault_of_proof(10, 0, (4.0,) * 10, strict) == ""
