@@ -2,7 +2,9 @@
 # Installs from the distribution what pip cannot bring, and only what is missing.
 #
 #     scripts/system-packages.sh demo    a virtual environment, the libraries OpenCV loads
-#     scripts/system-packages.sh test    these, and a real broker and systemd's tools
+#     scripts/system-packages.sh test    these, a real broker, a simulated GigE Vision camera, an
+#                                        RTSP server, systemd's tools and a browser
+#     scripts/system-packages.sh systemd    the first, and what boots a machine in a container
 #
 # PYTHON names the interpreter the virtual environment will be made with (python3).
 # Silent when all is there. For Debian 12, Ubuntu 22.04 and later.
@@ -33,8 +35,8 @@ venv_package() {
 }
 
 case "${1:-}" in
-    demo | test) ;;
-    *) fail "usage: $0 demo|test" ;;
+    demo | test | systemd) ;;
+    *) fail "usage: $0 demo|test|systemd" ;;
 esac
 
 have "$python" || fail "no $python here; say which Python with PYTHON=..."
@@ -46,7 +48,22 @@ have_library libgthread-2.0.so.0 || missing="$missing libglib2.0-0"
 if [ "$1" = test ]; then
     have mosquitto || missing="$missing mosquitto"
     have mosquitto_sub || missing="$missing mosquitto-clients"
+    have arv-fake-gv-camera-0.8 || missing="$missing aravis-tools"
+    # The server is run by Debian's own Python, which alone has the bindings.
+    rtsp='import gi; gi.require_version("GstRtspServer", "1.0")'
+    /usr/bin/python3 -c "$rtsp" 2>/dev/null ||
+        missing="$missing python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
     have systemd-analyze || missing="$missing systemd"
+    # Builds the faulty disk of tests/faults.
+    have cc || missing="$missing gcc libc6-dev"
+    # Ubuntu has it only as a snap, which sees no folder of ours: the page's test is skipped there.
+    have chromium || ! grep -qx ID=debian /etc/os-release || missing="$missing chromium"
+fi
+if [ "$1" = systemd ]; then
+    have systemd-nspawn || missing="$missing systemd-container"
+    have debootstrap || missing="$missing debootstrap"
+    have dbus-daemon || missing="$missing dbus"
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 fi
 missing=${missing# }
 [ -n "$missing" ] || exit 0

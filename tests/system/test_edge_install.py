@@ -45,15 +45,46 @@ def test_no_workshop_tools_are_installed(venv: Path) -> None:
     assert {"linegate", "numpy", "opencv-python", "onnxruntime", "paho-mqtt"} <= names
     for unwanted in ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "matplotlib", "scipy"):
         assert unwanted not in names
+    # Extras, for who has a frame grabber.
+    assert not names & {"harvesters", "genicam"}
 
 
-def test_the_agent_inspects_a_folder(
-    venv: Path, tiny_bundle: Path, free_port: int, tmp_path: Path
+def test_gige_cameras_are_looked_for_and_a_missing_extra_is_one_line(
+    venv: Path, tmp_path: Path
 ) -> None:
     agent = venv / "bin" / "edge-agent"
+    assert isinstance(json.loads(_run(agent, "camera", "list", "--json", cwd=tmp_path)), list)
+    words = [str(agent), *("camera", "info", "--kind", "gentl", "--cti", "grabber.cti")]
+    refused = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "edge-agent: camera.kind: gentl: the packages harvesters and genicam are not installed; "
+        "install linegate[gentl]\n"
+    )
+
+
+def test_bundle_verify_needs_no_more_than_the_edge_install(
+    venv: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    agent = venv / "bin" / "edge-agent"
+    words = ("bundle", "verify", tiny_bundle, "--runs", "3", "--json")
+    found = json.loads(_run(agent, *words, cwd=tmp_path))
+    assert found["fit"]
+    assert sorted(row["verdict"] for row in found["rows"]) == ["chosen", "chosen", "works", "works"]
+
+
+def test_the_agent_inspects_a_folder_with_a_signed_bundle(
+    venv: Path, tiny_bundle: Path, free_port: int, tmp_path: Path
+) -> None:
+    agent, export = venv / "bin" / "edge-agent", venv / "bin" / "edge-export"
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    _run(export, "keygen", "--out", "line.key", cwd=tmp_path)
+    _run(export, "sign", "bundle", "--key", "line.key", cwd=tmp_path)
+    _run(export, "verify", "bundle", "--trusted", "line.key.pub", cwd=tmp_path)
     _run(agent, "simulate", "--frames", "8", "--out", tmp_path / "frames", cwd=tmp_path)
     (tmp_path / "line.toml").write_text(
-        f'[agent]\nbundle = "{tiny_bundle}"\nstate_dir = "{tmp_path / "state"}"\n'
+        f'[agent]\nbundle = "{bundle}"\nstate_dir = "{tmp_path / "state"}"\n'
+        'trusted_keys = ["line.key.pub"]\n'
         '[camera]\nkind = "folder"\npath = "frames/images"\n'
         f'[mqtt]\nbroker = "embedded"\nport = {free_port}\n'
     )
