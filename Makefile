@@ -2,10 +2,18 @@
 # make test     the tests                    make check    linter, formatter, types, layers
 # make setup    what the two above need      make clean    remove all that make made
 # make setup-edge   what a box on the line needs, no more
+# make chaos    20 minutes of faults around an agent (CHAOS_SECONDS=, SEED=), and what then must hold
+# make soak     30 minutes without: memory and file descriptors over time (SOAK_SECONDS=)
+# make deb      the package for machines like this one, in build/deb
+# make test-systemd   that package on a real systemd in a container; needs root
+# make audit    known holes in the packages we pin, as far as the network reaches; check has it too
+# sudo make install, sudo make uninstall   the agent as a service, from this folder
 #
 # Each brings what it needs: packages of the distribution, then .venv.
 
 DEMO_SECONDS ?= 30
+CHAOS_SECONDS ?= 1200
+SOAK_SECONDS ?= 1800
 
 # The interpreter of .venv. In the order of how much was tested on it; each is started once,
 # because a name on the PATH can be a shim for a Python that is not there.
@@ -20,7 +28,11 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
 
-.PHONY: demo test check setup setup-edge clean system-demo system-test
+# The interpreter of the service: the distribution's, which the agent's user can read.
+SERVICE_PYTHON ?= /usr/bin/python3
+
+.PHONY: demo test check chaos soak setup setup-edge clean system-demo system-test system-systemd
+.PHONY: install uninstall deb test-systemd audit
 # Two apt-get or two pip at a time would only hinder each other.
 .NOTPARALLEL:
 
@@ -35,6 +47,38 @@ check: .venv/.stamp-dev
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
+	@.venv/bin/python scripts/audit.py constraints.txt
+
+audit: .venv/.stamp-dev
+	@.venv/bin/python scripts/audit.py constraints.txt
+
+install:
+	PYTHON=$(SERVICE_PYTHON) sh scripts/install.sh
+
+uninstall:
+	sh scripts/uninstall.sh
+
+deb: build/deb/.built
+
+build/deb/.built: setup.cfg constraints.txt README.md LICENSE $(wildcard scripts/*.sh systemd/* systemd/*/* docs/*.md) \
+    $(shell find edge_agent export calibration benchmarks training -name '*.py')
+	PYTHON=$(SERVICE_PYTHON) sh scripts/build-deb.sh build/deb
+	@touch $@
+
+test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd
+	@if [ "$$(id -u)" != 0 ]; then echo "test-systemd: skipped, only root can boot a machine"; \
+	elif ! unshare --mount --pid --uts --ipc --fork true 2>/dev/null; then \
+	    echo "test-systemd: skipped, root may not boot a machine here (namespaces are closed)"; else \
+	    machine=$$(sh scripts/test-machine.sh) && \
+	    LINEGATE_MACHINE=$$machine LINEGATE_PACKAGE=$$(ls $(CURDIR)/build/deb/linegate_*.deb) \
+	    .venv/bin/python -m pytest tests/system/test_service.py; \
+	fi
+
+chaos: .venv/.stamp-dev | system-test
+	.venv/bin/python tests/faults/chaos.py --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak: .venv/.stamp-dev | system-test
+	.venv/bin/python tests/faults/chaos.py --soak --seconds $(SOAK_SECONDS)
 
 setup: .venv/.stamp-dev
 
@@ -46,7 +90,7 @@ clean:
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Quiet and quick when all is there, so it runs each time.
-system-demo system-test: system-%:
+system-demo system-test system-systemd: system-%:
 ifeq ($(PYTHON),)
 	@echo "no Python from 3.10 to 3.13 found; say which with PYTHON=..." >&2; exit 1
 endif

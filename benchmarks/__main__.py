@@ -1,4 +1,4 @@
-"""edge-bench: latency of every artifact, accuracy of the whole line."""
+"""edge-bench: latency of every artifact, accuracy of the whole line, rate of the delivery."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from edge_agent.errors import EdgeError
 _EXAMPLES = """\
 examples:
   edge-bench latency bundle --samples 200 --json latency.json
+  edge-bench latency bundle --provider CPUExecutionProvider --provider openvino
   edge-bench accuracy bundle --simulated --frames 500
+  edge-bench networks --out full
+  edge-bench delivery --events 30000 --backlog 1000000
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-bench",
-        description="Measure a bundle on this machine.",
+        description="Measure a bundle, and the delivery, on this machine.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,6 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     latency.set_defaults(act=_latency)
     latency.add_argument("--samples", type=int, default=200, metavar="N", help="(default 200)")
     latency.add_argument("--warm-up", type=int, default=20, metavar="N", help="(default 20)")
+    latency.add_argument(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="of onnxruntime, or openvino; again for more (default CPUExecutionProvider)",
+    )
     accuracy = commands.add_parser(
         "accuracy",
         help="recall, false alerts, class, Dice",
@@ -51,10 +61,36 @@ def _parser() -> argparse.ArgumentParser:
         default="onnx-float32,onnx-int8,tflite-float32,tflite-int8",
         help="labels, comma between (default all four)",
     )
+    networks = commands.add_parser(
+        "networks",
+        help="the two full-size networks with random weights, to export and time",
+        description="Write gate.keras and segmenter.keras: the two networks with random weights "
+        "and batch norms settled on simulated frames.",
+        epilog="example: edge-bench networks --out full",
+    )
+    networks.set_defaults(act=_networks)
+    networks.add_argument("--out", type=Path, required=True, metavar="DIR")
+    networks.add_argument("--width", type=float, default=1.0, help="of the networks (default 1)")
+    networks.add_argument("--json", action="store_true", help="print the paths as JSON")
     for one in (latency, accuracy):
         one.add_argument("bundle", type=Path, metavar="BUNDLE")
         one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
         one.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    delivery = commands.add_parser(
+        "delivery",
+        help="events a second through the spool to a mosquitto of its own, and memory",
+        epilog="example: edge-bench delivery --events 30000 --backlog 1000000",
+    )
+    delivery.set_defaults(act=_delivery)
+    delivery.add_argument("--events", type=int, default=30_000, metavar="N", help="(default 30000)")
+    delivery.add_argument(
+        "--backlog", type=int, default=0, metavar="N", help="and N that were spooled before"
+    )
+    delivery.add_argument("--window", type=int, default=100, metavar="N", help="(default 100)")
+    delivery.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where the spool lies (default: a temporary one)"
+    )
+    delivery.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     return parser
 
 
@@ -73,6 +109,7 @@ def _latency(args: argparse.Namespace) -> None:
             warm_up=args.warm_up,
             threads=args.threads,
             progress=lambda: bar.update() and None,
+            providers=args.provider or ["CPUExecutionProvider"],
         )
     where = machine.describe()
     report = {
@@ -117,6 +154,44 @@ def _accuracy(args: argparse.Namespace) -> None:
     }
     _report(args.json, report)
     print(accuracy.table(results, baseline))
+
+
+def _networks(args: argparse.Namespace) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from benchmarks import networks
+
+    if not 0.05 <= args.width <= 4:
+        raise EdgeError(f"--width: {args.width}: give 0.05 to 4; 1 is full size")
+    written = []
+    for path in networks.write(args.out, args.width):
+        print(path, file=sys.stderr)
+        written.append(path)
+    if args.json:
+        print(json.dumps(written))
+
+
+def _delivery(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from benchmarks import delivery, machine
+
+    checks = (("--events", args.events, 1), ("--backlog", args.backlog, 0))
+    _at_least(*checks, ("--window", args.window, 1))
+    runs: dict[str, delivery.Run] = {}
+    with tempfile.TemporaryDirectory(prefix="edge-bench-", dir=args.folder) as folder:
+        for name, measure, count in (
+            ("live", delivery.live, args.events),
+            ("backlog", delivery.backlog, args.backlog),
+        ):
+            if count:
+                with tqdm(total=count, desc=name, unit="event", file=sys.stderr) as bar:
+                    runs[name] = measure(
+                        Path(folder) / name, events=count, window=args.window, progress=bar.update
+                    )
+    where = machine.describe()
+    _report(args.json, {"machine": where, "runs": delivery.as_json(runs)})
+    print(f"{where['cpu']}, {len(os.sched_getaffinity(0))} cores")
+    print(delivery.table(runs))
 
 
 def _at_least(*checks: tuple[str, int, int]) -> None:

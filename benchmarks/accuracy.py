@@ -138,8 +138,9 @@ class _Judge:
 
     def see(self, case: Case) -> None:
         shape = (case.truth.shape[0], case.truth.shape[1])
-        suspect = self._gate.judge(case.image).suspect
-        found = self._segmenter.find(case.image) if suspect else ()
+        verdict = self._gate.judge(case.image)
+        suspect = verdict.suspect
+        found = self._segmenter.find(case.image, verdict.suspect_tiles) if suspect else ()
         if 0 < case.defect_px < MIN_DEFECT_PX:
             self._slivers += 1
             return

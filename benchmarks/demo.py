@@ -32,10 +32,12 @@ from edge_agent.events import GAP_TYPE, CloudEvent, DefectEvent
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "training" / "reference"
+_KEY = "demo.key"
 _CONFIG = """\
 # Written by make demo. Any key can be changed for one run: --set camera.seed=8
 [agent]
 bundle = "{bundle}"
+trusted_keys = ["{key}.pub"]
 name = "demo"
 site = "works"
 line = "pickling"
@@ -79,14 +81,14 @@ def _tool(*words: str | Path) -> None:
 
 
 def make_bundle(out: Path) -> Path:
-    """Export and calibrate, unless this was done before from the same models and code."""
+    """Export, calibrate and sign, unless it was done before from the same models and code."""
     bundle, work = out / "bundle", out / "work"
     sources = [MODELS / "gate.keras", MODELS / "segmenter.keras", ROOT / "constraints.txt"]
     for package in ("edge_agent", "export", "calibration"):
         sources += sorted((ROOT / package).rglob("*.py"))
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = work / "made-from"
-    if stamp.is_file() and stamp.read_text() == key and (bundle / "bundle.json").is_file():
+    if stamp.is_file() and stamp.read_text() == digest and (bundle / "bundle.sig").is_file():
         print(f"bundle: {bundle} is up to date (make clean removes it)")
         return bundle
     shutil.rmtree(work, ignore_errors=True)
@@ -98,7 +100,9 @@ def make_bundle(out: Path) -> Path:
     _tool("export", *networks, "--samples", work / "samples", "--out", bundle)
     least = ("--min-defect-px", str(MIN_DEFECT_PX))
     _tool("calibration", "gate", "--bundle", bundle, "--data", work / "labelled", *least)
-    stamp.write_text(key)
+    _tool("export", "keygen", "--out", work / _KEY)
+    _tool("export", "sign", bundle, "--key", work / _KEY)
+    stamp.write_text(digest)
     return bundle
 
 
@@ -138,7 +142,8 @@ def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, An
     shutil.rmtree(state, ignore_errors=True)
     port = _free_port()
     config = out / "line.toml"
-    config.write_text(_CONFIG.format(bundle=bundle, state=state, seed=seed, port=port))
+    key = out / "work" / _KEY
+    config.write_text(_CONFIG.format(bundle=bundle, key=key, state=state, seed=seed, port=port))
     url = f"mqtt://127.0.0.1:{port}"
     with (
         _process("edge_agent", "broker", "--port", str(port), ready="broker on"),

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.bundle import Artifact, Bundle
-from edge_agent.preprocess import prepare
-from edge_agent.runtime import Runtime, open_runtime
+from edge_agent.bundle import Bundle
+from edge_agent.preprocess import inputs
+from edge_agent.runtime import Runtime, candidates, open_runtime, runs_here
+from edge_agent.runtime.base import CPU
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Per call, batch 1: preprocessing and network of one frame. `ratio` is the stage's
-    onnx-float32 median over this one: above 1 is faster than it."""
+    """Preprocessing and network of one frame, batch 1: all its tiles, one after the other. `ratio`
+    is the stage's onnx-float32 median over this one: above 1 is faster than it."""
 
     stage: str
     artifact: str
@@ -38,28 +39,40 @@ class NotTimed:
 
 
 def measure(
-    bundle: Bundle, *, samples: int, warm_up: int, threads: int, progress: Callable[[], None]
+    bundle: Bundle,
+    *,
+    samples: int,
+    warm_up: int,
+    threads: int,
+    progress: Callable[[], None],
+    providers: Sequence[str] = (CPU,),
 ) -> tuple[tuple[Timing, ...], tuple[NotTimed, ...]]:
-    """One round calls every artifact once; `warm_up` rounds first, then `samples` counted."""
+    """One round gives every artifact one frame; `warm_up` rounds first, then `samples` counted."""
     timings: list[Timing] = []
     left_out: list[NotTimed] = []
     for name, stage in (("gate", bundle.manifest.gate), ("segmenter", bundle.manifest.segmenter)):
-        ready: list[tuple[Artifact, Runtime]] = []
-        for artifact in stage.artifacts:
+        ready: list[tuple[str, Runtime]] = []
+        for one in candidates(stage, providers):
+            if not runs_here(one.artifact):
+                made_for = f"made for {one.artifact.cpu_architecture}"
+                left_out.append(NotTimed(name, one.label, made_for))
+                continue
             try:
-                ready.append((artifact, open_runtime(bundle, artifact, threads)))
+                runtime = open_runtime(bundle, one.artifact, threads, one.provider or CPU)
+                ready.append((one.label, runtime))
             except Exception as error:  # a native library may raise anything; it is reported
-                left_out.append(NotTimed(name, artifact.label, str(error).splitlines()[0]))
+                left_out.append(NotTimed(name, one.label, str(error).splitlines()[0]))
         times = np.empty((len(ready), samples))
         preparing = np.empty(samples)
         for number in range(-warm_up, samples):
             image = bundle.golden.images[number % len(bundle.golden.images)]
             began = time.perf_counter()
-            batch = prepare(image, stage.input)
+            batches = list(inputs(image, stage.input))
             prepared = time.perf_counter()
             for index, (_, runtime) in enumerate(ready):
                 before = time.perf_counter()
-                runtime.run(batch)
+                for batch in batches:
+                    runtime.run(batch)
                 if number >= 0:
                     times[index, number] = 1000 * (time.perf_counter() - before)
             if number >= 0:
@@ -71,19 +84,19 @@ def measure(
 
 def _rows(
     stage: str,
-    ready: list[tuple[Artifact, Runtime]],
+    ready: list[tuple[str, Runtime]],
     times: NDArray[np.float64],
     preprocess_ms: float,
 ) -> list[Timing]:
-    medians = {a.label: float(np.median(t)) for (a, _), t in zip(ready, times, strict=True)}
+    medians = {label: float(np.median(t)) for (label, _), t in zip(ready, times, strict=True)}
     base = medians.get("onnx-float32", float("nan"))
     rows = []
-    for (artifact, runtime), row in zip(ready, times, strict=True):
+    for (label, runtime), row in zip(ready, times, strict=True):
         p50, p95, p99 = (float(p) for p in np.percentile(row, (50, 95, 99)))
         rows.append(
             Timing(
                 stage,
-                artifact.label,
+                label,
                 runtime.name,
                 p50,
                 p95,
@@ -98,11 +111,11 @@ def _rows(
 
 def table(timings: tuple[Timing, ...]) -> str:
     lines = [
-        f"{'stage':<10} {'artifact':<15} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'n':>5} "
+        f"{'stage':<10} {'artifact':<21} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'n':>5} "
         f"{'x onnx-float32':>14}  runtime"
     ]
     lines += [
-        f"{t.stage:<10} {t.artifact:<15} {t.p50_ms:>8.2f} {t.p95_ms:>8.2f} {t.p99_ms:>8.2f} "
+        f"{t.stage:<10} {t.artifact:<21} {t.p50_ms:>8.2f} {t.p95_ms:>8.2f} {t.p99_ms:>8.2f} "
         f"{t.samples:>5} {t.ratio:>14.2f}  {t.runtime}"
         for t in timings
     ]

@@ -11,6 +11,7 @@ from typing import Any
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
 _LIBRARIES = (
     "onnxruntime",
+    "openvino",
     "ai-edge-litert",
     "tflite-runtime",
     "numpy",

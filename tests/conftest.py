@@ -157,6 +157,18 @@ def mosquitto_with(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
         one.kill()
 
 
+@pytest.fixture(scope="session")
+def start_mosquitto() -> Callable[..., Mosquitto]:
+    """`start_mosquitto(folder, *settings)`: one that the caller kills."""
+
+    def start(folder: Path, *settings: str) -> Mosquitto:
+        one = Mosquitto(folder / "mosquitto", settings)
+        one.start()
+        return one
+
+    return start
+
+
 @pytest.fixture
 def mosquitto(mosquitto_with: Callable[..., Mosquitto]) -> Mosquitto:
     """Open to all."""
@@ -249,7 +261,9 @@ class Received:
 class Subscriber:
     """A plain paho client that keeps all it hears. Its session outlives a broker's restart."""
 
-    def __init__(self, port: int, topic: str = "linegate/#") -> None:
+    def __init__(
+        self, port: int, topic: str = "linegate/#", username: str = "", password: str = ""
+    ) -> None:
         import paho.mqtt.client as mqtt
         from paho.mqtt.enums import CallbackAPIVersion
 
@@ -260,6 +274,8 @@ class Subscriber:
             client_id=f"subscriber-{uuid.uuid4().hex}",
             clean_session=False,
         )
+        if username:
+            self._client.username_pw_set(username, password)
 
         def on_subscribe(*_: Any) -> None:
             self.subscriptions += 1
@@ -297,8 +313,8 @@ def subscriber() -> Iterator[Callable[..., Subscriber]]:
     """`subscriber(port, topic="linegate/#")`: subscribed when it returns."""
     opened: list[Subscriber] = []
 
-    def subscribe(port: int, topic: str = "linegate/#") -> Subscriber:
-        opened.append(Subscriber(port, topic))
+    def subscribe(port: int, topic: str = "linegate/#", **login: str) -> Subscriber:
+        opened.append(Subscriber(port, topic, **login))
         return opened[-1]
 
     yield subscribe
@@ -338,7 +354,7 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
     def gate(scale: float = 40.0, *, trap: str = "", burden: int = 0) -> bytes:
         """Logit = scale * largest deviation from the blurred image - 4.
 
-        `trap`: what a frame brighter than 0.9 on average does: "raise" or "nan".
+        `trap`: what a frame brighter than 0.9 on average does: "raise", "nan" or "hang".
         `burden`: so many poolings more, for nothing but time.
         """
         nodes = [
@@ -360,6 +376,26 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
                 node("Cast", ["bright"], ["index"], to=TensorProto.INT64),
                 node("Gather", ["zero", "index"], ["nothing"]),
             ]
+        elif trap == "hang":  # a loop that outlives us all
+            count_up = helper.make_graph(
+                [node("Identity", ["go"], ["go_on"]), node("Identity", ["held"], ["hold"])],
+                "count_up",
+                [
+                    helper.make_tensor_value_info("i", TensorProto.INT64, []),
+                    helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("held", TensorProto.FLOAT, [1]),
+                ],
+                [
+                    helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                    helper.make_tensor_value_info("hold", TensorProto.FLOAT, [1]),
+                ],
+            )
+            nodes += [
+                node("Less", ["margin", "zero"], ["bright"]),
+                node("Cast", ["bright"], ["once"], to=TensorProto.INT64),
+                node("Mul", ["once", "ages"], ["trips"]),
+                node("Loop", ["trips", "", "zero"], ["nothing"], body=count_up),
+            ]
         else:  # the root of a negative margin is no number, and 0 times that is none either
             nodes += [node("Sqrt" if trap == "nan" else "Abs", ["margin"], ["root"])]
             for i in range(burden):
@@ -377,6 +413,8 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
             "limit": np.array([0.9], np.float32),
             "zero": np.array([0], np.float32),
         }
+        if trap == "hang":
+            constants["ages"] = np.array([1 << 62], np.int64)
         return model(nodes, constants, ([1, 256, 256, 3], [1, 1]))
 
     def segmenter(scale: float = 8.0) -> bytes:
@@ -401,7 +439,7 @@ def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
     return gate, segmenter
 
 
-def _write_bundle(folder: Path, **gate: Any) -> Path:
+def _write_bundle(folder: Path, *, version: int = 1, **gate: Any) -> Path:
     """A bundle as edge-export packs it: two artifacts a stage, real golden outputs."""
     import onnxruntime
 
@@ -451,7 +489,7 @@ def _write_bundle(folder: Path, **gate: Any) -> Path:
     manifest = Manifest(
         schema_version=1,
         name="tiny",
-        version=1,
+        version=version,
         class_names=CLASS_NAMES,
         gate=stages["gate"],
         segmenter=stages["segmenter"],
@@ -466,7 +504,8 @@ def _write_bundle(folder: Path, **gate: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def write_bundle() -> Callable[..., Path]:
-    """`write_bundle(folder, **gate)`: a tiny bundle with the gate `tiny_networks` makes of that."""
+    """`write_bundle(folder, version=1, **gate)`: a tiny bundle with the gate `tiny_networks` makes
+    of that."""
     return _write_bundle
 
 
@@ -480,6 +519,30 @@ def tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle that takes milliseconds; read only, copy it to change it."""
     return _write_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def key_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key as `edge-export keygen` writes it; its .pub lies beside it."""
+    from export import keys
+
+    path = tmp_path_factory.mktemp("keys") / "line.key"
+    keys.generate(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sign_bundle(key_pair: Path) -> Callable[..., Path]:
+    """`sign_bundle(folder, key=…)`: as `edge-export sign`, but it signs anything at all."""
+    from edge_agent.signature import sign
+    from export.keys import read_private
+
+    def sign_it(folder: Path, key: Path = key_pair) -> Path:
+        raw = (folder / "bundle.json").read_bytes()
+        (folder / "bundle.sig").write_bytes(sign(raw, read_private(key)))
+        return folder
+
+    return sign_it
 
 
 # Frames.
@@ -521,6 +584,8 @@ def config_file(tmp_path: Path, tiny_bundle: Path, frames: Path) -> Callable[...
                 "bundle": str(tiny_bundle),
                 "state_dir": str(tmp_path / "state"),
                 "threads": 1,
+                # Most tests are about what a bundle does; test_tampering.py is about whose it is.
+                "unsigned_bundles": "allow",
             },
             "camera": {"kind": "folder", "path": str(frames)},
             "mqtt": {"broker": broker},

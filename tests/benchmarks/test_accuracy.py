@@ -43,7 +43,7 @@ def test_cases_cover_strips_of_consecutive_seeds() -> None:
 
 
 def test_test_seeds_are_no_training_seeds() -> None:
-    from training.steel import TRAIN_SEEDS, VALIDATION_SEEDS
+    from training.datasets.simulated import TRAIN_SEEDS, VALIDATION_SEEDS
 
     for other in (TRAIN_SEEDS, VALIDATION_SEEDS):
         assert not set(accuracy.TEST_SEEDS) & set(other)

@@ -30,6 +30,22 @@ def test_report_has_every_artifact_and_the_machine(
     assert "p50 ms" in capsys.readouterr().out
 
 
+def test_a_provider_is_one_more_row_or_is_said_to_be_none(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "latency.json"
+    words = ["--samples", "2", "--warm-up", "0", "--threads", "1", "--json", str(out)]
+    for name in ("CPUExecutionProvider", "openvino", "NonesuchExecutionProvider"):
+        words += ["--provider", name]
+    assert main(["latency", str(tiny_bundle), *words]) == 0
+    report = json.loads(out.read_text())
+    timed = {t["artifact"] for t in report["timings"]}
+    not_timed = {n["artifact"]: n["reason"] for n in report["not_timed"]}
+    assert "onnx-float32" in timed
+    assert "onnx-float32 openvino" in timed | {*not_timed}
+    assert "not in this onnxruntime" in not_timed["onnx-float32 NonesuchExecutionProvider"]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -1,0 +1,321 @@
+"""Events into a spool on this machine's disk and out to a broker with QoS 1, as fast as it goes.
+
+The agent's own delivery, spool and connection; a mosquitto of our own on loopback; and a subscriber
+in a process of its own, which says whether all came, once each and in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent import drafts
+from edge_agent.config import Mqtt
+from edge_agent.delivery import Delivery, Draft
+from edge_agent.errors import EdgeError
+from edge_agent.events import (
+    BoxPx,
+    BundleRef,
+    Defect,
+    DefectEvent,
+    GateScore,
+    MaskRle,
+    StateDocument,
+)
+from edge_agent.publish import Connection, Will
+from edge_agent.spool import Message, Spool
+
+_BASE = "linegate/site/line/bench"
+_BOOT = "0" * 32
+_WAITING = 2000
+"""So many events wait at most while they are offered: a line that is faster than its broker."""
+_SPOOL_BYTES = 64 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`seconds` from the first event offered to the last one acknowledged and noted on the disk.
+
+    `in_order`: the subscriber had all of them, in the order of their numbers.
+    `memory_mb`: resident, of the process with the delivery; idle is connected, with an empty spool.
+    """
+
+    events: int
+    event_bytes: int
+    window: int
+    seconds: float
+    events_per_s: float
+    in_order: bool
+    idle_memory_mb: float
+    peak_memory_mb: float
+
+
+def live(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+    """Offered one by one while they are published."""
+    with _broker(folder) as port, _subscriber(port, events) as heard:
+        delivery = _delivery(folder, port, window)
+        idle = peak = _memory_mb()
+        began = time.monotonic()
+        for number in range(events):
+            if number % 100 == 0:
+                while delivery.counts().messages_pending > _WAITING:
+                    time.sleep(0.002)
+                peak = max(peak, _memory_mb())
+                progress(100)
+            delivery.offer(_draft(number))
+        peak = max(peak, _drain(delivery, events, lambda _: None))
+        seconds = time.monotonic() - began
+        return _run(delivery, heard, events, window, seconds, idle, peak)
+
+
+def backlog(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+    """Spooled while the broker was away; published when it is back."""
+    with _broker(folder) as port, _subscriber(port, events) as heard:
+        delivery = _delivery(folder, port, window)
+        idle = _memory_mb()
+        delivery.stop(0)
+        delivery.join()
+        _fill(folder, events)
+        began = time.monotonic()
+        delivery = _delivery(folder, port, window)
+        peak = _drain(delivery, events, progress)
+        seconds = time.monotonic() - began
+        return _run(delivery, heard, events, window, seconds, idle, peak)
+
+
+def table(runs: dict[str, Run]) -> str:
+    rows = ["run           events  bytes  window  seconds  events/s  in order  idle MB  peak MB"]
+    rows += [
+        f"{name:10} {r.events:9} {r.event_bytes:6} {r.window:7} {r.seconds:8.1f} "
+        f"{r.events_per_s:9.0f}  {'yes' if r.in_order else 'NO':8} {r.idle_memory_mb:8.1f} "
+        f"{r.peak_memory_mb:8.1f}"
+        for name, r in runs.items()
+    ]
+    return "\n".join(rows)
+
+
+def _run(
+    delivery: Delivery,
+    heard: Pipe,
+    events: int,
+    window: int,
+    seconds: float,
+    idle_mb: float,
+    peak_mb: float,
+) -> Run:
+    delivery.stop(5)
+    delivery.join()
+    if not heard.poll(60):
+        raise EdgeError("the subscriber did not hear all of it within 60 s; is the machine busy?")
+    return Run(
+        events=events,
+        event_bytes=len(_messages(0, 1)[0].payload),
+        window=window,
+        seconds=round(seconds, 4),
+        events_per_s=round(events / seconds, 1),
+        in_order=bool(heard.recv()),
+        idle_memory_mb=round(idle_mb, 1),
+        peak_memory_mb=round(peak_mb, 1),
+    )
+
+
+def _delivery(folder: Path, port: int, window: int) -> Delivery:
+    mqtt = Mqtt(broker=f"mqtt://127.0.0.1:{port}", window=window)
+    topic = f"{_BASE}/state"
+    one = Delivery(
+        open_spool=lambda: Spool(folder / "spool.sqlite3", _SPOOL_BYTES),
+        connect=lambda tell, mqtt311, will: Connection(
+            mqtt, "bench", Will(topic, will), tell, mqtt311, (topic,)
+        ),
+        topic_base=_BASE,
+        state=StateDocument(
+            boot_id=_BOOT,
+            state="online",
+            agent_version="0",
+            bundle=None,
+            inspecting=True,
+            update=None,
+        ),
+        max_drafts=2 * _WAITING,
+        window=window,
+    )
+    one.start()
+    while not one.counts().connected:
+        time.sleep(0.01)
+    return one
+
+
+def _drain(delivery: Delivery, events: int, progress: Callable[[int], object]) -> float:
+    """Until all is out; the most memory meanwhile, in MB."""
+    peak, published = _memory_mb(), 0
+    while published < events or delivery.counts().messages_pending:
+        if not delivery.is_alive():
+            raise EdgeError("the delivery ended by itself")
+        time.sleep(0.05)
+        peak = max(peak, _memory_mb())
+        before, published = published, delivery.counts().events_published
+        progress(published - before)
+    return peak
+
+
+def _fill(folder: Path, events: int) -> None:
+    spool = Spool(folder / "spool.sqlite3", _SPOOL_BYTES)
+    for first in range(0, events, 2000):
+        spool.write(_messages(first, min(2000, events - first)), declare=_nothing_gives_way)
+    spool.close()
+
+
+def _messages(first: int, count: int) -> list[Message]:
+    found: list[Message] = []
+    for number in range(first, first + count):
+        found += drafts.messages(_draft(number), number + 1, 1 << 20)
+    return found
+
+
+def _nothing_gives_way(gone: Sequence[Message], before: int) -> Message:
+    raise EdgeError(f"{len(gone)} of the backlog found no room")
+
+
+def _draft(number: int) -> Draft:
+    """As large as one of the demo's."""
+    scratch = Defect(
+        id=f"d{number}",
+        class_name="scratch",
+        class_id=2,
+        confidence=0.93,
+        box_px=BoxPx(x=480, y=12, width=24, height=30),
+        area_px=560,
+        area_mm2=35.0,
+        across_mm=123.0,
+        along_m=14.617,
+        mask=MaskRle(
+            lines=256, pixels=1600, runs=" ".join(f"{122880 + 256 * x} 30" for x in range(24))
+        ),
+    )
+    data = DefectEvent(
+        agent="bench",
+        site="site",
+        line="line",
+        coil="",
+        boot_id=_BOOT,
+        seq=0,
+        replayed=False,
+        frame_id=number,
+        first_line=256 * number,
+        captured_monotonic_ns=number,
+        line_count=256,
+        encoder_count=None,
+        source="",
+        gate=GateScore(score_logit=1.0, threshold_logit=0.0, probability=0.7),
+        bundle=BundleRef(
+            name="bench", version=1, sha256="0" * 64, gate="onnx-int8", segmenter="onnx-int8"
+        ),
+        latency_ms={"preprocess": 1.2, "gate": 1.4, "segment": 11.6, "total": 15.1},
+        defects=(scratch,),
+    )
+    return Draft(data, 1_700_000_000_000_000_000 + number)
+
+
+def _memory_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+# The other end.
+
+
+@contextlib.contextmanager
+def _broker(folder: Path) -> Iterator[int]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    program = shutil.which("mosquitto", path=path)
+    if program is None:
+        raise EdgeError("mosquitto: is not installed; install the package mosquitto")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    config = folder / "mosquitto.conf"
+    # As root it would change to a user who may not read our folder.
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
+        "max_queued_messages 0\nlog_dest none\n",
+        encoding="utf-8",
+    )
+    command = [program, "-c", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+        try:
+            yield port
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _subscriber(port: int, events: int) -> Iterator[Pipe]:
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_listen, args=(port, events, theirs), daemon=True)
+    process.start()
+    try:
+        if not ours.poll(60) or ours.recv() != "subscribed":
+            raise EdgeError("the subscriber could not connect to mosquitto")
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+class _Number(msgspec.Struct, frozen=True):
+    seq: int
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    data: _Number
+
+
+def _listen(port: int, events: int, pipe: Any) -> None:
+    """In the other process: "subscribed", then whether 1 to `events` came in order."""
+    import paho.mqtt.client as mqtt
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    decoder = msgspec.json.Decoder(_Envelope)
+    last, in_order = 0, True
+
+    def on_message(_c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
+        nonlocal last, in_order
+        seq = decoder.decode(message.payload).data.seq
+        in_order = in_order and seq == last + 1
+        last = seq
+        if last == events:
+            pipe.send(in_order)
+
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = on_message
+    client.on_connect = lambda c, *_: c.subscribe(f"{_BASE}/event", 1)
+    client.on_subscribe = lambda *_: pipe.send("subscribed")
+    for _ in range(100):
+        try:
+            client.connect("127.0.0.1", port)
+        except OSError:
+            time.sleep(0.1)
+        else:
+            break
+    client.loop_forever()
+
+
+def as_json(runs: dict[str, Run]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(msgspec.json.encode(runs))
+    return found
