@@ -74,8 +74,10 @@ def gate(
         # From nothing: in thousands of inputs a random start has parts that no image unteaches.
         start = "zeros"
         # Never by the batch: a linear head learns from the pools as exactly as they are scaled.
+        # None is blown up beyond a hundredfold, or int8's noise on a pool that hardly varies is
+        # all that the head sees of it.
         scale = layers.BatchNormalization(
-            center=False, scale=False, epsilon=1e-6, trainable=False, name=STANDARDISE
+            center=False, scale=False, epsilon=1e-4, trainable=False, name=STANDARDISE
         )
         x = scale(pooled)
     else:

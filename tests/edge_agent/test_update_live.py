@@ -150,12 +150,16 @@ def test_what_does_not_fit_leaves_the_old_bundle_running_and_says_why(
     write_bundle: Callable[..., Path],
     eventually: Callable[..., Any],
 ) -> None:
-    """One line, and one bad bundle after the other."""
+    """One line, and one bad bundle after the other.
+
+    Every fourth frame is white, what the traps wait for: 60 frames that met none would be three
+    in a hundred million trials.
+    """
     pictures = shutil.copytree(frames, tmp_path / "pictures")
     for path in sorted(pictures.iterdir())[::4]:
         white = np.full_like(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 245)
         assert cv2.imwrite(str(path), white)
-    config = live(trial_frames=20, max_turned_share=0.2, max_slowdown=1.5, max_error_share=0.0)
+    config = live(trial_frames=60, max_turned_share=0.2, max_slowdown=1.5, max_error_share=0.0)
     text = config.read_text(encoding="utf-8").replace(str(frames), str(pictures))
     config.write_text(text, encoding="utf-8")
     heard = subscriber(mosquitto.port)

@@ -168,8 +168,8 @@ def test_a_backbone_is_frozen_and_then_learns(drawn_set: Path, tiny: Tiny, tmp_p
             scale = model.get_layer(networks.STANDARDISE)
             both = keras.Model(model.input, [scale.input, scale.output])
             pools, scaled = (np.asarray(x, np.float64) for x in both(images, training=False))
-            # Pools that hardly vary are not blown up beyond a thousandth.
-            wanted = (pools - pools.mean(axis=0)) / np.sqrt(pools.var(axis=0) + 1e-6)
+            # Pools that hardly vary are not blown up beyond a hundredfold.
+            wanted = (pools - pools.mean(axis=0)) / np.sqrt(pools.var(axis=0) + 1e-4)
             assert np.allclose(scaled, wanted, atol=1e-2)
             assert (scaled.std(axis=0) > 0.9).any()
         tuned = card.read(out / "backbone.keras")
