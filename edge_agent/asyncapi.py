@@ -44,16 +44,27 @@ def document() -> dict[str, Any]:
         channels[name] = {
             "address": f"{_BASE}/{topic.replace('.', '/')}",
             "description": about,
-            "parameters": {key: {"description": text} for key, text in _LEVELS.items()},
+            "parameters": _parameters(),
             "messages": {name: {"$ref": f"#/components/messages/{name}"}},
         }
         operations[f"{'hear' if heard else 'say'}_{name}"] = {
             "action": "receive" if heard else "send",
             "channel": {"$ref": f"#/channels/{name}"},
-            "bindings": {
-                "mqtt": {"qos": 1, "retain": topic in _RETAINED, "bindingVersion": "0.2.0"}
-            },
+            "bindings": _bindings(topic),
         }
+    about = "A frame as a picture: behind the event that names it, or as a command asked for."
+    messages["evidence"] = {"name": "evidence", "summary": about, "contentType": "image/jpeg"}
+    channels["evidence"] = {
+        "address": f"{_BASE}/evidence/{{evidence}}",
+        "description": about,
+        "parameters": _parameters(evidence="the event's field of that name, or the reply's topic"),
+        "messages": {"evidence": {"$ref": "#/components/messages/evidence"}},
+    }
+    operations["say_evidence"] = {
+        "action": "send",
+        "channel": {"$ref": "#/channels/evidence"},
+        "bindings": _bindings("evidence"),
+    }
     found: dict[str, Any] = events.tidied(
         {
             "asyncapi": "3.0.0",
@@ -72,6 +83,14 @@ def as_yaml() -> str:
 
     text: str = yaml.safe_dump(document(), sort_keys=True, width=100, allow_unicode=True)
     return "# Made by: edge-agent schema --asyncapi --out docs\n" + text
+
+
+def _parameters(**more: str) -> dict[str, Any]:
+    return {key: {"description": text} for key, text in (_LEVELS | more).items()}
+
+
+def _bindings(topic: str) -> dict[str, Any]:
+    return {"mqtt": {"qos": 1, "retain": topic in _RETAINED, "bindingVersion": "0.2.0"}}
 
 
 def _summary(kind: Any) -> str:

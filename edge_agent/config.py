@@ -283,6 +283,16 @@ class Commands(_Part, frozen=True, kw_only=True):
     per_minute: Annotated[int, msgspec.Meta(ge=1, le=6000)] = 60
 
 
+class Evidence(_Part, frozen=True, kw_only=True):
+    """Pictures of frames with defects, sent behind their events. At most `per_minute`: events
+    beyond that have none. `max_bytes`: a larger picture is halved until it fits."""
+
+    pictures: bool = False
+    per_minute: Annotated[int, msgspec.Meta(ge=1, le=6000)] = 60
+    jpeg_quality: Annotated[int, msgspec.Meta(ge=10, le=100)] = 85
+    max_bytes: Annotated[int, msgspec.Meta(ge=16384, le=16 << 20)] = 512 << 10
+
+
 class Config(_Part, frozen=True, kw_only=True):
     agent: Agent
     camera: Camera
@@ -290,6 +300,7 @@ class Config(_Part, frozen=True, kw_only=True):
     update: Update = Update()
     commands: Commands = Commands()
     strip: Strip = Strip()
+    evidence: Evidence = Evidence()
     queues: Queues = Queues()
     health: Health = Health()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,12 +21,12 @@ _log = logging.getLogger(__name__)
 class Draft:
     """An event or gap that has no number yet; numbers are given in the order of the spool.
 
-    `picture` is a JPEG of the frame, sent behind the event.
+    `picture`, called when it is spooled, makes a JPEG of the frame, sent behind the event.
     """
 
     data: DefectEvent | GapEvent
     captured_utc_ns: int
-    picture: bytes = b""
+    picture: Callable[[], bytes] | None = None
 
 
 class _Origin(msgspec.Struct, frozen=True):
@@ -49,6 +49,9 @@ class _Envelope(msgspec.Struct, frozen=True):
 def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
     """The draft as message `seq`, and its picture; one that is too large becomes a gap."""
     data = msgspec.structs.replace(draft.data, seq=seq)
+    picture = draft.picture() if draft.picture else b""
+    if picture and len(picture) <= max_bytes and isinstance(data, DefectEvent):
+        data = msgspec.structs.replace(data, evidence=f"{data.boot_id}-{seq}")
     payload = msgspec.json.encode(envelope(data, draft.captured_utc_ns))
     if len(payload) > max_bytes:
         why = f"the event has {len(payload)} bytes, more than the {max_bytes} the spool takes"
@@ -56,9 +59,9 @@ def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
         return messages(gap, seq, 1 << 30)
     kind = "event" if isinstance(data, DefectEvent) else "gap"
     message = Message(kind, data.boot_id, payload, seq)
-    if not draft.picture or len(draft.picture) > max_bytes:
+    if not isinstance(data, DefectEvent) or not data.evidence:
         return (message,)
-    return message, Message(f"{PICTURE}{data.boot_id}-{seq}", data.boot_id, draft.picture)
+    return message, Message(PICTURE + data.evidence, data.boot_id, picture)
 
 
 def lost(

@@ -90,7 +90,8 @@ class DefectEvent(_Numbered, kw_only=True, frozen=True):
     """One frame with at least one defect.
 
     Its first `repeated_lines` lines were in the frame before too. `encoder_count` belongs to its
-    first line, `encoder_end` to the line after its last.
+    first line, `encoder_end` to the line after its last. `evidence`: below the topic of that name
+    its picture follows, a JPEG of the whole frame; empty where none was taken.
     """
 
     line_count: Annotated[int, msgspec.Meta(ge=1)]
@@ -101,6 +102,7 @@ class DefectEvent(_Numbered, kw_only=True, frozen=True):
     gate: GateScore
     bundle: BundleRef
     latency_ms: dict[str, float]
+    evidence: str = ""
     defects: Annotated[tuple[Defect, ...], msgspec.Meta(min_length=1)]
 
 

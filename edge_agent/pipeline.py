@@ -20,6 +20,7 @@ from edge_agent.camera import Camera, EndOfStream
 from edge_agent.config import Config
 from edge_agent.delivery import Delivery, Draft
 from edge_agent.errors import EdgeError
+from edge_agent.evidence import Allowance, jpeg
 from edge_agent.frame import Frame, Gap, GapReason, Region
 from edge_agent.gate import Verdict
 from edge_agent.health import Tally
@@ -76,6 +77,8 @@ class Pipeline:
         self.failure: EdgeError | None = None
         self.observer: Callable[[Inspected], None] | None = None
         """Told of each judged frame by the inference thread: it must not wait, nor raise."""
+        self._evidence = config.evidence
+        self._pictures = Allowance(config.evidence.per_minute)
         self._wanted: queue.SimpleQueue[Frame] | None = None
         self._why_stopped = ""
         self._queue: queue.Queue[Frame | Gap | None] = queue.Queue(config.queues.frames)
@@ -246,7 +249,7 @@ class Pipeline:
         times["total"] = _ms(time.monotonic_ns() - frame.captured_monotonic_ns)
         if found:
             event = self._event(frame, models, verdict, found, places, times)
-            self._delivery.offer(Draft(event, frame.captured_utc_ns))
+            self._delivery.offer(Draft(event, frame.captured_utc_ns, self._picture(frame)))
         self.tally.frame_inspected(
             lines=frame.new_lines,
             suspect=verdict.suspect,
@@ -254,6 +257,14 @@ class Pipeline:
             times_ms=times,
         )
         self._tell(frame, models, began)
+
+    def _picture(self, frame: Frame) -> Callable[[], bytes] | None:
+        """What makes the frame's picture, in whatever thread; None where none is wanted."""
+        rules = self._evidence
+        if not rules.pictures or not self._pictures.take():
+            return None
+        image = frame.image.copy()  # the camera may use its buffer again
+        return lambda: jpeg(image, rules)[0]
 
     def _event(
         self,

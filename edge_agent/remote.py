@@ -18,9 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import msgspec
-import numpy as np
 
 from edge_agent.config import CommandName, Config
 from edge_agent.errors import EdgeError
@@ -32,12 +30,12 @@ from edge_agent.events import (
     SetCoilCommand,
     StageCommand,
 )
+from edge_agent.evidence import Allowance, jpeg
 from edge_agent.frame import Image
 from edge_agent.publish import Incoming
 
 MAX_PAYLOAD_BYTES = 64 << 10
 _MAX_CORRELATION_BYTES = 1024
-_MAX_PICTURE_BYTES = 512 << 10
 _MAX_WAITING = 16
 _REMEMBERED = 256
 
@@ -86,10 +84,11 @@ class Remote(threading.Thread):
     ) -> None:
         super().__init__(name="commands", daemon=True)
         self._rules, self._base, self._boot_id = config.commands, config.topic_base, boot_id
-        self._agent, self._line, self._say, self._clock_s = config.agent.name, line, say, clock_s
+        self._evidence = config.evidence
+        self._agent, self._line, self._say = config.agent.name, line, say
         self._waiting: queue.Queue[Incoming | None] = queue.Queue(_MAX_WAITING)
         self._done: OrderedDict[str, tuple[str, bytes, Reply]] = OrderedDict()
-        self._allowance, self._counted_at_s = float(self._rules.per_minute), clock_s()
+        self._allowance = Allowance(self._rules.per_minute, clock_s)
         self._counts: Counter[str] = Counter()
 
     @property
@@ -138,7 +137,7 @@ class Remote(threading.Thread):
             len(message.correlation_data or b"") > _MAX_CORRELATION_BYTES
         ):
             self._counts["too_large"] += 1
-        elif not self._in_time():
+        elif not self._allowance.take():
             self._counts["too_many"] += 1
         else:
             self._answer(message, self._replied(name, message.payload))
@@ -198,7 +197,7 @@ class Remote(threading.Thread):
 
     def _picture(self, command: PictureCommand) -> dict[str, Any]:
         frame_id, image = self._line.picture()
-        data, shape = _jpeg(image)
+        data, shape = jpeg(image, self._evidence)
         topic = f"{self._base}/evidence/{self._boot_id[:8]}-{frame_id}"
         self._say(topic, data)
         return {
@@ -232,24 +231,3 @@ class Remote(threading.Thread):
         ):
             topic = asked
         self._say(topic, msgspec.json.encode(reply), correlation_data=message.correlation_data)
-
-    def _in_time(self) -> bool:
-        """A bucket that fills by `per_minute`, and holds as many."""
-        now_s, most = self._clock_s(), float(self._rules.per_minute)
-        self._allowance = min(most, self._allowance + (now_s - self._counted_at_s) * most / 60)
-        self._counted_at_s = now_s
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
-
-
-def _jpeg(image: Image) -> tuple[bytes, tuple[int, int]]:
-    """Halved until it is small enough to send."""
-    shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    while True:
-        _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 85])
-        if data.nbytes <= _MAX_PICTURE_BYTES:
-            return np.asarray(data).tobytes(), (int(shown.shape[0]), int(shown.shape[1]))
-        size = (max(1, shown.shape[1] // 2), max(1, shown.shape[0] // 2))
-        shown = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)

@@ -36,7 +36,7 @@ def test_the_published_document_is_that_of_the_code(
 
 
 def test_every_topic_has_a_channel_an_operation_and_a_message(published: dict[str, Any]) -> None:
-    names = {topic.replace(".", "_") for topic in types()}
+    names = {topic.replace(".", "_") for topic in types()} | {"evidence"}
     assert set(published["channels"]) == set(published["components"]["messages"]) == names
     used = {one["channel"]["$ref"].rpartition("/")[2] for one in published["operations"].values()}
     assert used == names
@@ -75,7 +75,10 @@ def test_live_traffic_is_what_the_document_says(
     (folder / "000000.png").write_bytes(b"no picture")  # becomes a gap
     heard = subscriber(mosquitto.port)
     config = config_file(
-        mosquitto.url, camera={"kind": "folder", "path": str(folder)}, health={"interval_s": 0.5}
+        mosquitto.url,
+        camera={"kind": "folder", "path": str(folder)},
+        health={"interval_s": 0.5},
+        evidence={"pictures": True},
     )
     assert agent(config).ended().code == 0
     heard.wait("state", 2)
@@ -86,9 +89,13 @@ def test_live_traffic_is_what_the_document_says(
     seen = set()
     for message in heard.messages:
         (name,) = (n for n, pattern in channels.items() if pattern.match(message.topic))
-        _check(published, name, message.json())
+        if name == "evidence":
+            assert message.payload.startswith(b"\xff\xd8")  # a JPEG, as the document says
+            assert published["components"]["messages"][name]["contentType"] == "image/jpeg"
+        else:
+            _check(published, name, message.json())
         seen.add(name)
-    assert seen == {"event", "gap", "state", "health"}
+    assert seen == {"event", "gap", "state", "health", "evidence"}
     # Who comes later hears what is said to be retained, and nothing else.
     late = subscriber(mosquitto.port)
     late.wait("state")

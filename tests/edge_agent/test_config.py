@@ -252,7 +252,7 @@ def test_an_override_is_held_to_the_same_rules(tmp_path: Path) -> None:
     ("path", "hint"),
     [
         ("cammera", "did you mean 'camera'?"),
-        ("xyz", "known: agent, camera, mqtt, update, commands, strip, queues, health"),
+        ("xyz", "known: agent, camera, mqtt, update, commands, strip, evidence, queues, health"),
         ("agent.bundel", "did you mean 'bundle'?"),
         ("agent.zzz", "known: bundle, name, site, line"),
         ("camera.lop", "did you mean 'loop'?"),

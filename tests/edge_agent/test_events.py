@@ -214,7 +214,7 @@ def _required(kind: str) -> list[tuple[str, tuple[str, ...]]]:
     """Each key of an example by its way from the top; those with a default may be left out."""
     defaults = {"specversion", "datacontenttype", "schema_version"}
     # What an older version has spooled is sent by this one, without these.
-    defaults |= {"repeated_lines", "frame_count", "encoder_end"}
+    defaults |= {"repeated_lines", "frame_count", "encoder_end", "evidence"}
     defaults |= {"encoder_count"} if kind == "gap" else set()
     # Came after the first release, whose agents leave them out.
     defaults |= {"dropped", "messages_refused", "alarms"}
