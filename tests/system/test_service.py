@@ -162,7 +162,7 @@ class Machine:
         """(boot_id, seq) of what waits, read while the agent writes."""
         path = self.root / "var/lib/linegate/spool.sqlite3"
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as reader:
-            rows = reader.execute("SELECT payload FROM message").fetchall()
+            rows = reader.execute("SELECT payload FROM outbox WHERE state = 0").fetchall()
         data = [json.loads(payload)["data"] for (payload,) in rows]
         return {(one["boot_id"], one["seq"]) for one in data}
 
