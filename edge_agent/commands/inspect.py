@@ -58,8 +58,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from edge_agent import config as configs
+    from edge_agent.running import to_run
     from edge_agent.stages import prepare_stages
-    from edge_agent.updater import to_run
 
     config = configs.load(args.config, tuple(args.set))
     folder, forced = to_run(config)

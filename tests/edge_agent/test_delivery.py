@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import backoff, drafts
+from edge_agent import backoff, courier, drafts, uplink
 from edge_agent import delivery as module
 from edge_agent.delivery import Delivery, Draft
 from edge_agent.errors import BrokerError
@@ -370,7 +370,7 @@ def test_a_refused_publish_is_kept_and_sent_again(rig: Rig) -> None:
 def test_acknowledgements_that_do_not_come_end_the_connection(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_ACK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(courier, "_ACK_TIMEOUT_S", 0.2)
     rig.broker.answer = only_state
     delivery = rig.delivery()
     delivery.offer(draft(0))
@@ -471,7 +471,7 @@ def test_a_broker_that_leaves_connect_unanswered_is_asked_in_the_other_version(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, answers_to_311: bool
 ) -> None:
     """amqtt, for one, never answers MQTT 5; a frozen broker answers nothing for a while."""
-    monkeypatch.setattr(module, "_ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(uplink, "_ANSWER_TIMEOUT_S", 0.1)
 
     def greet(link: ScriptedLink) -> None:
         link.tell(Reached())
@@ -496,7 +496,7 @@ def test_silence_of_a_broker_that_spoke_mqtt_5_does_not_make_it_3_1_1(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is half-open for a while. In 3.1.1 there would be no reason codes from then on."""
-    monkeypatch.setattr(module, "_ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(uplink, "_ANSWER_TIMEOUT_S", 0.05)
 
     def greet(link: ScriptedLink) -> None:
         link.tell(Reached())

@@ -22,9 +22,9 @@ import pytest
 
 from edge_agent import config as configs
 from edge_agent.bundle import load
+from edge_agent.running import to_run
 from edge_agent.slots import Slots
 from edge_agent.update import Record
-from edge_agent.updater import to_run
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASHED = 99

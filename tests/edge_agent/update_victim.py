@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_agent import agent as agents
 from edge_agent import config as configs
-from edge_agent import sandbox, updater
+from edge_agent import rehearsal, sandbox, updater
 from edge_agent.errors import EdgeError
 from edge_agent.slots import Slots
 from edge_agent.staging import stage
@@ -81,7 +81,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
 def main() -> None:
     updater._POLL_S = 0.02
-    updater.Sandbox = InThisProcess  # type: ignore[misc, assignment]
+    rehearsal.Sandbox = InThisProcess  # type: ignore[misc, assignment]
     agents._DRAIN_S = 0.1
     for line in sys.stdin:
         request = json.loads(line)

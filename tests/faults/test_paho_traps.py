@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import packets
 import pytest
 from scripted_broker import Broker, Visit
 
-from edge_agent import backoff
+from edge_agent import backoff, courier, underway
 from edge_agent import config as configs
 from edge_agent import delivery as module
 from edge_agent.config import Mqtt
@@ -211,7 +212,7 @@ def test_the_word_of_a_refusal_is_not_refused_for_good(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that refuses the gap too: it rests, and goes out when it is taken."""
-    monkeypatch.setattr(module, "_REST_S", 0.2)
+    monkeypatch.setattr(underway, "_REST_S", 0.2)
     tries: list[bytes] = []
 
     def refuse(visit: Visit, one: packets.Publish) -> None:
@@ -247,7 +248,7 @@ def test_an_acknowledgement_that_never_comes_is_noticed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """paho: wait_for_publish(timeout) returns None, whether it arrived or not."""
-    monkeypatch.setattr(module, "_ACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(courier, "_ACK_TIMEOUT_S", 0.3)
     rig.broker.answer = _silent
     delivery = rig.delivery()
     rig.offer(delivery, 1)
@@ -345,7 +346,7 @@ def test_a_client_that_took_our_name_is_noticed_and_not_fought(rig: Rig) -> None
     (alarm,) = delivery.counts().alarms
     assert "another client" in alarm
     assert len(rig.broker.visits) == 1
-    assert delivery._retry_at_s - module.time.monotonic() > 30
+    assert delivery._courier._uplink.retry_at_s - time.monotonic() > 30
 
 
 def test_a_late_last_will_does_not_leave_us_offline(rig: Rig) -> None:
