@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from edge_agent.camera import genicam, gentl
     from edge_agent.camera.commissioning import Exposure
-    from edge_agent.camera.features import Node
+    from edge_agent.camera.features import Node, Opened
     from edge_agent.camera.found import Found
 
 
@@ -38,7 +37,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 class Looked(msgspec.Struct, frozen=True):
     """A camera and its features as they are now."""
 
-    camera: genicam.Opened | gentl.Opened | Monitored | Plain
+    camera: Opened | Monitored | Plain
     features: tuple[Node, ...] = ()
 
 
