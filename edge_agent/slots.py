@@ -19,10 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from edge_agent import bundle as bundles
-from edge_agent import versions
+from edge_agent import durable, versions
 from edge_agent.bundle import MANIFEST, Bundle
 from edge_agent.errors import BundleError
 from edge_agent.signature import MAX_BYTES, SIGNATURE, Trust
@@ -154,7 +152,7 @@ class Slots:
             self._at(f"copy {name}")
             _copy(source / name, copy / name, limit)
             self._own(copy / name)
-        _sync(copy)
+        durable.sync_folder(copy)
         self._at("copied")
         return bundles.load(copy, trust)
 
@@ -167,7 +165,7 @@ class Slots:
             # Damaged, or signed with a key that is no longer trusted.
             place.rename(self._incoming / "damaged")
         bundle.folder.rename(place)
-        _sync(self._store)
+        durable.sync_folder(self._store)
         self._at("in store")
 
     def _prune(self, record: Record) -> None:
@@ -185,15 +183,11 @@ class Slots:
 
     def _parsed(self) -> Record:
         try:
-            with self._record.open("rb") as file:
-                raw = file.read(_MAX_RECORD_BYTES)
-            return msgspec.json.decode(raw, type=Record)
+            return durable.read_json(self._record, Record, _MAX_RECORD_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return Record()
         except OSError as error:
             raise ValueError(error.strerror) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"damaged ({' '.join(str(error).split())})") from None
 
     def _rebuilt(self) -> Record:
         """The newest bundle in the store that is known to have run."""
@@ -210,21 +204,17 @@ class Slots:
             return self._parsed(), False
         except ValueError:
             record = self.read()
-            aside = self._record.with_name(f"{self._record.name}.damaged-{time.time_ns()}")
-            self._record.rename(aside)
+            durable.set_aside(self._record)
             return record, True
 
     def _write(self, record: Record) -> None:
         temporary = self._root / ".record.json.new"
         self._at(f"write {record.phase}")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        durable.write_json(temporary, record)
         self._own(temporary)
         self._at(f"replace {record.phase}")
         temporary.replace(self._record)
-        _sync(self._root)
+        durable.sync_folder(self._root)
         self._at(f"written {record.phase}")
 
     # Folders and locks.
@@ -278,14 +268,6 @@ def _copy(source: Path, target: Path, limit_bytes: int) -> None:
             left -= len(data)
         writing.flush()
         os.fsync(writing.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _on_disk(error: OSError) -> UpdateError:

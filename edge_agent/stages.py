@@ -77,6 +77,17 @@ def trust_of(config: Config) -> signature.Trust:
     )
 
 
+def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> Choice:
+    """As the configuration wants it. Raises BundleError where nothing of the stage can run here."""
+    return choose(
+        bundle,
+        stage,
+        precision=config.agent.precision,
+        threads=config.threads,
+        providers=config.agent.providers,
+    )
+
+
 def prepare_stages(
     config: Config, *, allow_older: bool = False, folder: Path | None = None
 ) -> Stages:
@@ -95,14 +106,6 @@ def _prepared(config: Config, bundle: bundles.Bundle, *, allow_older: bool) -> S
     signed = f"signed with key {bundle.signed_by}" if bundle.signed_by else "signature not checked"
     _log.info("bundle: %s version %d, %s", manifest.name, manifest.version, signed)
     versions.check(config.state_dir, bundle, allow_older=allow_older)
-
-    def chosen(stage: bundles.Stage) -> Choice:
-        return choose(
-            bundle,
-            stage,
-            precision=config.agent.precision,
-            threads=config.threads,
-            providers=config.agent.providers,
-        )
-
-    return Stages(bundle, chosen(manifest.gate), chosen(manifest.segmenter))
+    return Stages(
+        bundle, chosen(config, bundle, manifest.gate), chosen(config, bundle, manifest.segmenter)
+    )

@@ -9,9 +9,8 @@ from edge_agent import parcel, update, versions
 from edge_agent.bundle import Bundle
 from edge_agent.config import Config
 from edge_agent.parcel import manifest_sha256
-from edge_agent.runtime import choose
 from edge_agent.slots import Slots, slot_of
-from edge_agent.stages import trust_of
+from edge_agent.stages import chosen, trust_of
 from edge_agent.update import Record, UpdateError
 
 
@@ -22,13 +21,7 @@ def check_fit(config: Config, source: Path) -> None:
     with parcel.opened(source, trust) as folder:
         bundle = bundles.load(folder, trust)
         for stage in (bundle.manifest.gate, bundle.manifest.segmenter):
-            choose(
-                bundle,
-                stage,
-                precision=config.agent.precision,
-                threads=config.threads,
-                providers=config.agent.providers,
-            )
+            chosen(config, bundle, stage)
 
 
 def stage(config: Config, slots: Slots, source: Path, *, force: bool = False) -> Record:

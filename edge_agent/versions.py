@@ -8,13 +8,12 @@ damaged there is reported and never stops the line.
 from __future__ import annotations
 
 import logging
-import os
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from edge_agent import durable
 from edge_agent.bundle import MAX_VERSION, Bundle
 from edge_agent.errors import BundleError
 
@@ -78,9 +77,7 @@ def remember(state_dir: Path, bundle: Bundle) -> None:
         return
     try:
         if damage:
-            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-            path.rename(aside)
-            _log.error("%s: set aside as %s", path, aside.name)
+            _log.error("%s: set aside as %s", path, durable.set_aside(path).name)
         _write(path, _Ledger(highest={**known, manifest.name: now}))
     except OSError as error:
         _log.error("%s: %s; that this version ran is not remembered", path, error.strerror)
@@ -89,27 +86,16 @@ def remember(state_dir: Path, bundle: Bundle) -> None:
 def _read(path: Path) -> dict[str, Ran]:
     """By name of the bundle; empty without a file. ValueError for one that cannot be used."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES)
-        return msgspec.json.decode(raw, type=_Ledger).highest
+        return durable.read_json(path, _Ledger, _MAX_BYTES).highest
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ValueError(error.strerror) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"damaged ({' '.join(str(error).split())})") from None
 
 
 def _write(path: Path, ledger: _Ledger) -> None:
     """Whole or not at all, also when the power goes."""
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(ledger), indent=1) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write_json(temporary, ledger)
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.sync_folder(path.parent)

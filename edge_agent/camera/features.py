@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from edge_agent.camera import pixels
+from edge_agent.camera.found import Found
 from edge_agent.errors import CameraError
 
 Value = bool | int | float | str
@@ -66,6 +67,36 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         unit = f" {self.unit}" if self.unit else ""
         took = "" if self.value in (None, self.wanted) else f" (asked for {self.wanted})"
         return f"{self.name} = {self.wanted if self.value is None else self.value}{unit}{took}"
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found and set when the camera was opened."""
+
+    camera: Found
+    settings: tuple[Setting, ...]
+    pixel_format: str
+    width_px: int
+    height_px: int
+
+
+def value_of(nodes: NodeMap, name: str) -> Value | None:
+    """None where there is none."""
+    node = nodes.node(name)
+    return node.value if node else None
+
+
+def pixel_format(nodes: NodeMap) -> str:
+    """As it is now, "" where the camera does not say. Raises CameraError for one that cannot be
+    decoded here."""
+    sent = str(value_of(nodes, "PixelFormat") or "")
+    if sent and not pixels.known(sent):
+        node = nodes.node("PixelFormat")
+        usable = [one for one in (node.entries if node else ()) if pixels.known(one)]
+        raise CameraError(
+            f"camera.features.PixelFormat: the camera sends {sent}, which cannot be "
+            f"decoded here; set one of {', '.join(usable) or 'Mono8'}"
+        )
+    return sent
 
 
 def pairs(tables: Tables) -> list[tuple[str, Value]]:

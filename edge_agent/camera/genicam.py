@@ -18,7 +18,7 @@ import numpy as np
 from edge_agent.camera import features, gvcp, pixels, viva
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.camera.blockcount import BlockCount
-from edge_agent.camera.features import Setting, Value
+from edge_agent.camera.features import Value
 from edge_agent.camera.found import Found
 from edge_agent.config import GenicamCamera
 from edge_agent.errors import CameraError
@@ -35,14 +35,9 @@ _AS_SENT = frozenset(
 )
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found and set when the camera was opened."""
+class Opened(features.Opened, frozen=True, kw_only=True):
+    """Also how blocks come, and by which clock."""
 
-    camera: Found
-    settings: tuple[Setting, ...]
-    pixel_format: str
-    width_px: int
-    height_px: int
     packet_size: int | None
     chunks: tuple[str, ...]
     tick_hz: int | None
@@ -149,20 +144,13 @@ class Genicam:
             self._camera.acquisition_stop()
         settings = features.apply(nodes, config.features)
         chunks = self._enable_chunks(nodes)
-        pixel_format = str(nodes.value("PixelFormat") or "")
-        if pixel_format and not pixels.known(pixel_format):
-            node = nodes.node("PixelFormat")
-            usable = [one for one in (node.entries if node else ()) if pixels.known(one)]
-            raise CameraError(
-                f"camera.features.PixelFormat: the camera sends {pixel_format}, which cannot be "
-                f"decoded here; set one of {', '.join(usable) or 'Mono8'}"
-            )
+        pixel_format = features.pixel_format(nodes)
         return Opened(
             camera=self._found,
             settings=settings,
             pixel_format=pixel_format,
-            width_px=int(nodes.value("Width") or 0),
-            height_px=int(nodes.value("Height") or 0),
+            width_px=int(features.value_of(nodes, "Width") or 0),
+            height_px=int(features.value_of(nodes, "Height") or 0),
             packet_size=None,
             chunks=chunks,
             tick_hz=viva.tick_hz(self._camera),
@@ -306,6 +294,6 @@ def _number(text: Value | Exception) -> int | float | None:
 def _clock(nodes: viva.VivaNodes) -> str:
     """ "ptp" if the camera says that it follows a clock, or is one that others follow."""
     for name in ("PtpStatus", "GevIEEE1588Status"):
-        if nodes.value(name) in ("Slave", "Master"):
+        if features.value_of(nodes, name) in ("Slave", "Master"):
             return "ptp"
     return "free"

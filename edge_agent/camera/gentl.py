@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from edge_agent.camera import features, pixels
+from edge_agent.camera import features
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.camera.blockcount import BlockCount
-from edge_agent.camera.features import Kind, Node, Refused, Setting, Value
+from edge_agent.camera.features import Kind, Node, Opened, Refused, Value
 from edge_agent.camera.found import Found, choose
 from edge_agent.config import GentlCamera
 from edge_agent.errors import CameraError
@@ -45,16 +44,6 @@ _KINDS: dict[str, Kind] = {
     "IString": "string",
     "ICommand": "command",
 }
-
-
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found and set when the camera was opened."""
-
-    camera: Found
-    settings: tuple[Setting, ...]
-    pixel_format: str
-    width_px: int
-    height_px: int
 
 
 def devices(cti: str) -> list[Found]:
@@ -102,21 +91,14 @@ class Gentl:
         self._found = found
         nodes = self.nodes
         settings = features.apply(nodes, config.features)
-        pixel_format = str(nodes.value("PixelFormat") or "")
-        if pixel_format and not pixels.known(pixel_format):
-            node = nodes.node("PixelFormat")
-            usable = [one for one in (node.entries if node else ()) if pixels.known(one)]
-            raise CameraError(
-                f"camera.features.PixelFormat: the camera sends {pixel_format}, which cannot be "
-                f"decoded here; set one of {', '.join(usable) or 'Mono8'}"
-            )
+        pixel_format = features.pixel_format(nodes)
         self._ids = BlockCount(wraps=self._device_type() == _GEV)
         self.opened = Opened(
             camera=found,
             settings=settings,
             pixel_format=pixel_format,
-            width_px=int(nodes.value("Width") or 0),
-            height_px=int(nodes.value("Height") or 0),
+            width_px=int(features.value_of(nodes, "Width") or 0),
+            height_px=int(features.value_of(nodes, "Height") or 0),
         )
         self._acquirer.num_buffers = max(
             config.buffers, self._acquirer.min_num_buffers if self._acquirer.data_streams else 0
@@ -250,10 +232,6 @@ class GenapiNodes:
                 one.value = value
         except Exception as error:  # genapi's errors have no common base but this
             raise Refused(_said(error)) from None
-
-    def value(self, name: str) -> Value | None:
-        node = self.node(name)
-        return node.value if node else None
 
 
 def _loaded(cti: str) -> Any:

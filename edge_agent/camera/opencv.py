@@ -115,11 +115,9 @@ class OpenCv:
             raise CameraLost(LossReason.NOT_FOUND, f"{self._label}: no such device; {fix}")
         if not os.access(path, os.R_OK | os.W_OK):
             raise CameraError(f"{self._label}: may not be read; add this user to the group video")
-        capture = self._open(os.path.realpath(path), cv2.CAP_V4L2, [])
-        if not capture.isOpened():
-            capture.release()
-            why = "cannot be opened: another program has it, or it is no camera"
-            raise CameraLost(LossReason.CONTROL_TAKEN, f"{self._label}: {why}")
+        why = "cannot be opened: another program has it, or it is no camera"
+        refusal = CameraLost(LossReason.CONTROL_TAKEN, f"{self._label}: {why}")
+        capture = self._open_or(refusal, os.path.realpath(path), cv2.CAP_V4L2)
         try:
             _set_up(capture, config)
         except CameraError:
@@ -142,12 +140,9 @@ class OpenCv:
             address = address.replace("://", f"://{who}", 1)
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS]
         timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
-        capture = self._open(address, cv2.CAP_FFMPEG, timeouts)
-        if not capture.isOpened():
-            capture.release()
-            why = "no stream there: wrong address or password, or the camera is off"
-            raise CameraLost(LossReason.NOT_FOUND, f"{self._label}: {why}")
-        return capture
+        why = "no stream there: wrong address or password, or the camera is off"
+        refusal = CameraLost(LossReason.NOT_FOUND, f"{self._label}: {why}")
+        return self._open_or(refusal, address, cv2.CAP_FFMPEG, timeouts)
 
     def _pipeline(self, config: GstreamerCamera) -> Capture:
         if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
@@ -157,21 +152,26 @@ class OpenCv:
             )
         if "appsink" not in config.pipeline:
             raise CameraError(f"{self._label}: must end in an appsink; append ' ! appsink'")
-        capture = self._open(config.pipeline, cv2.CAP_GSTREAMER, [])
-        if not capture.isOpened():
-            capture.release()
-            why = "does not start; try it with gst-launch-1.0"
-            raise CameraLost(LossReason.NOT_FOUND, f"{self._label}: {why}")
-        return capture
+        why = "does not start; try it with gst-launch-1.0"
+        refusal = CameraLost(LossReason.NOT_FOUND, f"{self._label}: {why}")
+        return self._open_or(refusal, config.pipeline, cv2.CAP_GSTREAMER)
 
     def _file(self, config: VideoCamera) -> Capture:
         if not Path(config.path).is_file():
             raise CameraError(f"{self._label}: no such file; give a video")
-        capture = self._open(config.path, cv2.CAP_FFMPEG, [])
+        refusal = CameraError(f"{self._label}: not a video that FFmpeg can read")
+        capture = self._open_or(refusal, config.path, cv2.CAP_FFMPEG)
+        self._announced = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return capture
+
+    def _open_or(
+        self, refusal: CameraError, name: str, api: int, parameters: Sequence[int] = ()
+    ) -> Capture:
+        """Raises `refusal` where it does not open."""
+        capture = self._open(name, api, parameters)
         if not capture.isOpened():
             capture.release()
-            raise CameraError(f"{self._label}: not a video that FFmpeg can read")
-        self._announced = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            raise refusal
         return capture
 
     # Frames.

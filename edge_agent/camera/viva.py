@@ -272,8 +272,3 @@ class VivaNodes:
                     camera.set_string(name, value)
         except library().GenicamError as error:
             raise Refused(str(error)) from None
-
-    def value(self, name: str) -> Value | None:
-        """None where there is none."""
-        node = self.node(name)
-        return node.value if node else None

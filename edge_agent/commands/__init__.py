@@ -1,1 +1,1 @@
-"""The commands of edge-agent, one file for each kind of them; `__main__` joins them."""
+"""The commands of edge-agent, one file or folder for each kind of them; `__main__` joins them."""

@@ -7,15 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.commands.common import Commands, Started, add, count, json_option
+from edge_agent.commands.common import Commands, Started, add, count, group, json_option
 
 
 def register(commands: Commands) -> None:
     text = "look at a bundle on this machine"
-    bundle = commands.add_parser(
-        "bundle", help=text, description=text, epilog="example: edge-agent bundle verify bundle"
-    )
-    acts = bundle.add_subparsers(dest="bundle_command", required=True)
+    acts = group(commands, "bundle", text, "bundle verify bundle")
     verify = add(
         acts,
         "verify",

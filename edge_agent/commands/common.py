@@ -36,6 +36,14 @@ def add(
     return parser
 
 
+def group(commands: Commands, name: str, text: str, example: str) -> Commands:
+    """A command that has commands of its own; they are added to what it gives."""
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=f"example: edge-agent {example}"
+    )
+    return parser.add_subparsers(dest=f"{name}_command", required=True)
+
+
 def json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 

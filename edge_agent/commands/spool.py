@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_agent.commands.common import Commands, add, config_options, count, json_option, moment_ns
+from edge_agent.commands.common import (
+    Commands,
+    add,
+    config_options,
+    count,
+    group,
+    json_option,
+    moment_ns,
+)
 from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -32,13 +40,7 @@ def register(commands: Commands) -> None:
     tail.add_argument("--count", type=count, metavar="N", help="end after N messages")
     tail.set_defaults(until_interrupted=True)
     text = "what lies in the spool, and what to do about it"
-    parser = commands.add_parser(
-        "spool",
-        help=text,
-        description=text,
-        epilog="example: edge-agent spool status --config line.toml",
-    )
-    acts = parser.add_subparsers(dest="spool_command", required=True)
+    acts = group(commands, "spool", text, "spool status --config line.toml")
     text = "how many messages wait, were sent, were refused"
     status = add(acts, "status", text, "spool status --config line.toml --json", _status)
     text = "write messages as JSON, one a line, with what became of them"

@@ -9,7 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.commands.common import Commands, Started, add, config_options, count, json_option
+from edge_agent.commands.common import (
+    Commands,
+    Started,
+    add,
+    config_options,
+    count,
+    group,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
@@ -21,13 +29,7 @@ _POLL_S = 0.2
 
 def register(commands: Commands) -> None:
     text = "another bundle for a line that runs, and the way back"
-    parser = commands.add_parser(
-        "update",
-        help=text,
-        description=text,
-        epilog="example: edge-agent update stage bundle --config line.toml",
-    )
-    acts = parser.add_subparsers(dest="update_command", required=True)
+    acts = group(commands, "update", text, "update stage bundle --config line.toml")
     stage = add(
         acts,
         "stage",

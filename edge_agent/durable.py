@@ -1,0 +1,54 @@
+"""Small files of ours that outlive a power cut, and are read back with distrust.
+
+Whoever replaces a file writes a new one beside it with `write` or `write_json`, moves it to the
+name, then calls `sync_folder`: the name then stands for the old content or the new, never for half
+of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+_T = TypeVar("_T")
+
+
+def write(path: Path, data: bytes | memoryview) -> None:
+    """On the disk when this returns; its name is after `sync_folder`. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: msgspec.Struct) -> None:
+    """As `write`; laid out for people too."""
+    write(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """What was created in it, moved or removed is so after a power cut too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_json(path: Path, kind: type[_T], max_bytes: int) -> _T:
+    """Raises OSError, and ValueError with the reason for one that is damaged."""
+    with path.open("rb") as file:
+        raw = file.read(max_bytes)
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"damaged ({' '.join(str(error).split())})") from None
+
+
+def set_aside(path: Path) -> Path:
+    """A damaged file under another name, for whoever wants to know why."""
+    return path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
