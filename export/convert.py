@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 )
 
 from edge_agent.preprocess import Input
+from export import affine, equalise
 from export.frozen import INPUT, OUTPUT, Serving
 from export.source import Source
 
@@ -38,6 +39,7 @@ _OPSET = 17
 _TF2ONNX_CATCHES = "TF2ONNX_CATCH_ERRORS"
 # Older onnxruntimes run the network again for each form.
 _CAN_KEEP_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FLOAT_HEAD = ("FULLY_CONNECTED",)
 """TFLite's name of a gate's dense layers."""
 
@@ -77,9 +79,9 @@ def onnx_float16(float32: bytes) -> bytes:
     return bytes(half.SerializeToString())
 
 
-def onnx_ready(float32: bytes) -> bytes:
-    """The network as the quantiser wants it: shapes known, batch norms folded, every node with a
-    name of its own, so that it can be told which ones to leave alone."""
+def onnx_ready(float32: bytes, batches: Batches) -> bytes:
+    """The network as the quantiser wants it: shapes known, batch norms folded, channels of like
+    range, every node with a name of its own, so that it can be told which ones to leave alone."""
     with tempfile.TemporaryDirectory() as folder:
         plain, ready = (Path(folder) / n for n in ("plain.onnx", "ready.onnx"))
         plain.write_bytes(float32)
@@ -89,7 +91,7 @@ def onnx_ready(float32: bytes) -> bytes:
     for index, node in enumerate(model.graph.node):
         if not node.name or names.count(node.name) > 1:
             node.name = f"{node.op_type}_{index}"
-    return bytes(model.SerializeToString())
+    return bytes(equalise.equalised(affine.as_convolutions(model), batches).SerializeToString())
 
 
 def onnx_int8(
@@ -99,8 +101,8 @@ def onnx_int8(
     exclude: Iterable[str] = (),
     ranges: Path | None = None,
 ) -> bytes:
-    """Static QDQ of what `onnx_ready` made, weights per channel. The last layer, and a sigmoid
-    after it, stay float, and so does what scales a uint8 input.
+    """Static QDQ of what `onnx_ready` made, weights per channel; what `onnx_fixed` names stays
+    float.
 
     On x86 weights lose one bit (reduce_range): without VNNI, u8 x s8 sums saturate there.
     `exclude` names further nodes that stay float. `ranges` is a file to keep the ranges in: the
@@ -127,16 +129,30 @@ def onnx_int8(
 
 
 def onnx_fixed(ready: bytes) -> list[str]:
-    """The nodes that stay float always: from the last layer with weights to the output, and the
-    scaling of a uint8 input."""
+    """The nodes that stay float always: what scales the image before the first layer with weights,
+    global pools and all behind them, and from the last layer with weights to the output. They cost
+    next to nothing, and what they round, nothing makes good."""
     graph = onnx.ModelProto.FromString(ready).graph
-    return [*_tail(graph), *_scaling(graph)]
+    return list(dict.fromkeys((*_scaling(graph), *_pooled(graph), *_tail(graph))))
 
 
 def _scaling(graph: onnx.GraphProto) -> list[str]:
-    casts = [n for n in graph.node if n.op_type == "Cast" and n.input[0] == graph.input[0].name]
-    given = {cast.output[0] for cast in casts}
-    return [n.name for n in (*casts, *(n for n in graph.node if given & {*n.input}))]
+    constants = {weight.name for weight in graph.initializer}
+    names, image = [], {graph.input[0].name}
+    for node in graph.node:
+        if node.op_type not in _WEIGHTED and {*node.input} - constants <= image:
+            names.append(node.name)
+            image.update(node.output)
+    return names
+
+
+def _pooled(graph: onnx.GraphProto) -> list[str]:
+    names, pooled = [], set[str]()
+    for node in graph.node:
+        if node.op_type.startswith("Global") or pooled & {*node.input}:
+            names.append(node.name)
+            pooled.update(node.output)
+    return names
 
 
 def _tail(graph: onnx.GraphProto) -> list[str]:
@@ -144,7 +160,7 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
     tail, at = [], by_output.get(graph.output[0].name)
     while at is not None:
         tail.append(at.name)
-        if at.op_type in ("Conv", "Gemm", "MatMul"):
+        if at.op_type in _WEIGHTED:
             break
         at = by_output.get(at.input[0])
     return tail

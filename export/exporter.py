@@ -165,7 +165,7 @@ def _convert_all(source: Source, wanted: Sequence[Form], batches: Batches) -> It
 def converted(source: Source, form: Form, float32: bytes, batches: Batches) -> bytes:
     """One form without any guard; `float32` is the network as ONNX, for the ONNX forms."""
     if form.cpu != "any":
-        return convert.onnx_int8(convert.onnx_ready(float32), batches, form.cpu)
+        return convert.onnx_int8(convert.onnx_ready(float32, batches), batches, form.cpu)
     if form.format == "onnx":
         return float32 if form.precision == "float32" else convert.onnx_float16(float32)
     if form.precision == "int8":

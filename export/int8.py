@@ -42,7 +42,7 @@ class OnnxInt8:
         cpu: Literal["x86_64", "aarch64"],
         folder: Path,
     ) -> None:
-        self._ready, self._batches, self._cpu = convert.onnx_ready(float32), batches, cpu
+        self._ready, self._batches, self._cpu = convert.onnx_ready(float32, batches), batches, cpu
         self._ranges = folder / "ranges.json"
         self._plain = b""
 
