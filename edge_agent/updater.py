@@ -209,10 +209,11 @@ class Updater(threading.Thread):
     def _prove(self, slot: Slot) -> None:
         if self._proof is None:  # proving since before this start
             self._proof = Proof(slot.sha256, self._config.update)
-        fault = self._proof.fault
+        # In this order: a last frame that comes in between is judged now or at the next look.
+        complete, fault = self._proof.is_complete, self._proof.fault
         if fault:
             self._give_up(slot, fault, None)
-        elif self._proof.is_complete:
+        elif complete:
             record = self._slots.change(lambda r: update.confirmed(r, slot, _now()))
             self._at("confirmed")
             versions.remember(self._config.state_dir, self._running.stages.bundle)
