@@ -48,17 +48,19 @@ def level_segmenter() -> keras.Model:
 
 
 def loud_segmenter(loudness: float) -> keras.Model:
-    """`level_segmenter` beside a channel as loud as that: see `loud_gate`."""
+    """`level_segmenter` beside a channel as loud as that: see `loud_gate`. Both are raised by one,
+    so that their ranges cannot be evened out."""
     image = keras.Input((256, 256, 1))
     first, loud = layers.Conv2D(1, 1), layers.Conv2D(1, 1)
     maps = layers.Conv2D(2, 1, activation="sigmoid")
-    model = keras.Model(image, maps(layers.Concatenate()([first(image), loud(image)])))
+    both = layers.Rescaling(1.0, 1.0)(layers.Concatenate()([first(image), loud(image)]))
+    model = keras.Model(image, maps(both))
     first.set_weights([np.ones((1, 1, 1, 1), np.float32), np.zeros(1, np.float32)])
     loud.set_weights([np.full((1, 1, 1, 1), loudness, np.float32), np.zeros(1, np.float32)])
     maps.set_weights(
         [
             np.array([[[[-4, 4], [0, 0]]]], np.float32).reshape(1, 1, 2, 2),
-            np.array([-16, -16], np.float32),
+            np.array([-12, -20], np.float32),
         ]
     )
     return model
