@@ -6,14 +6,30 @@ import contextlib
 import os
 import socket
 import threading
-from collections import Counter, deque
+from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.events import StageTimes
 from edge_agent.frame import Frame, Gap, GapReason
 
 _KEPT_TIMES = 20_000
+
+
+class _Times:
+    """The last 20,000 of a stage, in memory that does not grow with the run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ms = np.zeros(_KEPT_TIMES, np.float64)
+
+    def add(self, ms: float) -> None:
+        self._ms[self.count % _KEPT_TIMES] = ms
+        self.count += 1
+
+    def kept(self) -> NDArray[np.float64]:
+        return self._ms[: self.count].copy()
 
 
 class Tally:
@@ -26,8 +42,7 @@ class Tally:
         self.lines_captured = self.lines_inspected = self.gaps_of_unknown_length = 0
         self._gaps: Counter[GapReason] = Counter()
         self._gap_lines: Counter[GapReason] = Counter()
-        self._times: dict[str, deque[float]] = {}
-        self._timed: Counter[str] = Counter()
+        self._times: dict[str, _Times] = {}
 
     def frame_captured(self, taken: Frame | Gap) -> None:
         with self._lock:
@@ -47,8 +62,9 @@ class Tally:
             self.suspect += suspect
             self.defective += defective
             for stage, ms in times_ms.items():
-                self._times.setdefault(stage, deque(maxlen=_KEPT_TIMES)).append(ms)
-                self._timed[stage] += 1
+                if stage not in self._times:
+                    self._times[stage] = _Times()
+                self._times[stage].add(ms)
 
     def gap(self, gap: Gap) -> None:
         with self._lock:
@@ -79,12 +95,11 @@ class Tally:
     def times(self) -> dict[str, StageTimes]:
         """Percentiles over the last 20,000 frames of each stage; `count` is of all."""
         with self._lock:
-            kept = {stage: np.array(times) for stage, times in self._times.items()}
-            counts = dict(self._timed)
+            kept = {stage: (one.count, one.kept()) for stage, one in self._times.items()}
         found = {}
-        for stage, times in kept.items():
+        for stage, (count, times) in kept.items():
             p50, p95, p99 = (round(float(p), 3) for p in np.percentile(times, (50, 95, 99)))
-            found[stage] = StageTimes(count=counts[stage], p50_ms=p50, p95_ms=p95, p99_ms=p99)
+            found[stage] = StageTimes(count=count, p50_ms=p50, p95_ms=p95, p99_ms=p99)
         return found
 
 
