@@ -8,11 +8,14 @@ class of defect. They are gone through more than once.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +27,8 @@ from onnxruntime.quantization import (
     CalibrationMethod,
     QuantFormat,
     QuantType,
+    calibrate,
+    create_calibrator,
     quantize_static,
     shape_inference,
 )
@@ -39,6 +44,7 @@ _OPSET = 17
 _TF2ONNX_CATCHES = "TF2ONNX_CATCH_ERRORS"
 # Older onnxruntimes run the network again for each form.
 _CAN_KEEP_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+_PERCENTILE, _LOOKED_AT = 99.999, 40
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FLOAT_HEAD = ("FULLY_CONNECTED",)
 """TFLite's name of a gate's dense layers."""
@@ -106,12 +112,18 @@ def onnx_int8(
 
     On x86 weights lose one bit (reduce_range): without VNNI, u8 x s8 sums saturate there.
     `exclude` names further nodes that stay float. `ranges` is a file to keep the ranges in: the
-    next call, on the same batches, need not run the network again.
+    next call, on the same batches, need not run the network again. An older onnxruntime, which
+    cannot take ranges from a file, takes the whole range of each activation instead.
     """
-    cache = {"calibration_cache_path": ranges} if ranges and _CAN_KEEP_RANGES else {}
+    method, cache = CalibrationMethod.MinMax, dict[str, Path]()
     with tempfile.TemporaryDirectory() as folder:
         plain, out = (Path(folder) / n for n in ("ready.onnx", "int8.onnx"))
         plain.write_bytes(ready)
+        if _CAN_KEEP_RANGES:
+            method = CalibrationMethod.Percentile
+            cache["calibration_cache_path"] = ranges or Path(folder) / "ranges.json"
+            if not cache["calibration_cache_path"].exists():
+                _find_ranges(plain, batches, cache["calibration_cache_path"])
         quantize_static(
             str(plain),
             str(out),
@@ -121,11 +133,28 @@ def onnx_int8(
             reduce_range=cpu == "x86_64",
             activation_type=QuantType.QUInt8 if cpu == "x86_64" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=method,
             nodes_to_exclude=[*onnx_fixed(ready), *exclude],
             **cache,
         )
         return out.read_bytes()
+
+
+def _find_ranges(network: Path, batches: Batches, file: Path) -> None:
+    """All but a hundred-thousandth of what each activation is: the few values beyond, which then
+    stand at the end of the range, would make all steps several times as coarse."""
+    count = sum(1 for _ in batches)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        calibrator = create_calibrator(
+            str(network),
+            augmented_model_path=str(Path(folder) / "watched.onnx"),
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"percentile": _PERCENTILE, "symmetric": False, "num_bins": 2048},
+        )
+        # One by one: it keeps all activations of what it is given.
+        for batch in islice(batches, 0, None, max(1, math.ceil(count / _LOOKED_AT))):
+            calibrator.collect_data(_Reader([batch]))
+        calibrate.save_tensors_data(calibrator.compute_data(), file)
 
 
 def onnx_fixed(ready: bytes) -> list[str]:
