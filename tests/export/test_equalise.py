@@ -28,8 +28,8 @@ def kernel(*shape: int, scale: Floats | float = 1.0) -> Floats:
     return np.asarray(values * np.reshape(scale, (-1, *[1] * (len(shape) - 1))), np.float32)
 
 
-def network(nodes: Sequence[onnx.NodeProto], **constants: Any) -> onnx.ModelProto:
-    shape = [1, 3, SIZE, SIZE]
+def network(nodes: Sequence[onnx.NodeProto], size: int = SIZE, **constants: Any) -> onnx.ModelProto:
+    shape = [1, 3, size, size]
     graph = helper.make_graph(
         [
             onnx.NodeProto.FromString(n.SerializeToString()) if n.name else _named(n, i)
@@ -267,3 +267,23 @@ def test_int8_keeps_a_quiet_channel() -> None:
         )
 
     assert error(ready) < 0.5 * error(plain)
+
+
+@pytest.mark.skipif(
+    not convert._CAN_KEEP_RANGES, reason="this onnxruntime takes no ranges from a file"
+)
+def test_a_few_outliers_do_not_set_the_step() -> None:
+    """Two values of half a million are a thousand times the rest."""
+    batch = np.clip(RNG.normal(size=(1, 3, 400, 400)), -3, 3).astype(np.float32)
+    batch[0, 0, 7, 7] = batch[0, 0, 300, 20] = 3000
+    w1 = np.asarray(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1))
+    nodes = [conv(INPUT, "a", "w1"), op("Relu", "a", "r"), conv("r", "c", "w1")]
+    nodes += [op("Relu", "c", "d"), conv("d", OUTPUT, "w9")]
+    plain = network(nodes, 400, w1=w1, w9=kernel(2, 3, 1, 1))
+    data = convert.onnx_int8(plain.SerializeToString(), [batch], "x86_64")
+    want, got = (
+        onnxruntime.InferenceSession(d).run([OUTPUT], {INPUT: batch})[0]
+        for d in (plain.SerializeToString(), data)
+    )
+    # One step of 3000 / 255 would be four times all that is there.
+    assert np.median(np.abs(want - got)) < 0.05
