@@ -49,7 +49,7 @@ class _Envelope(msgspec.Struct, frozen=True):
 def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
     """The draft as message `seq`, and its picture; one that is too large becomes a gap."""
     data = msgspec.structs.replace(draft.data, seq=seq)
-    picture = draft.picture() if draft.picture else b""
+    picture = _picture(draft)
     if picture and len(picture) <= max_bytes and isinstance(data, DefectEvent):
         data = msgspec.structs.replace(data, evidence=f"{data.boot_id}-{seq}")
     payload = msgspec.json.encode(envelope(data, draft.captured_utc_ns))
@@ -62,6 +62,14 @@ def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
     if not isinstance(data, DefectEvent) or not data.evidence:
         return (message,)
     return message, Message(PICTURE + data.evidence, data.boot_id, picture)
+
+
+def _picture(draft: Draft) -> bytes:
+    try:
+        return draft.picture() if draft.picture else b""
+    except Exception as error:  # OpenCV's own; the event must not be lost with its picture
+        _log.error("evidence: frame %d has no picture: %s", draft.data.frame_id, error)
+        return b""
 
 
 def lost(

@@ -31,14 +31,19 @@ class Allowance:
         return True
 
 
+_JPEG_MAX_PX = 65_500
+"""Of a side; the encoder raises beyond."""
+
+
 def jpeg(image: Image, rules: Evidence) -> tuple[bytes, tuple[int, int]]:
     """The JPEG of `image`, uint8 (lines, pixels) or RGB (lines, pixels, 3), halved until
     `max_bytes` hold it, and its own (lines, pixels)."""
     shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     while True:
-        _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, rules.jpeg_quality])
         lines, pixels = shown.shape[:2]
-        if data.nbytes <= rules.max_bytes or lines * pixels == 1:
-            return np.asarray(data).tobytes(), (int(lines), int(pixels))
+        if max(lines, pixels) <= _JPEG_MAX_PX:
+            _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, rules.jpeg_quality])
+            if data.nbytes <= rules.max_bytes or lines * pixels == 1:
+                return np.asarray(data).tobytes(), (int(lines), int(pixels))
         size = (max(1, pixels // 2), max(1, lines // 2))
         shown = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)

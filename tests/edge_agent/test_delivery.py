@@ -763,3 +763,25 @@ def test_the_spool_of_another_life_goes_first(rig: Rig) -> None:
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"[1]", b"3", b'{"data": 1}', b"{}"])
 def test_a_payload_damaged_on_the_disk_does_not_end_the_delivery(payload: bytes) -> None:
     assert drafts.replayed(payload) == payload
+
+
+# Pictures.
+
+
+def test_an_event_is_not_lost_with_its_picture(rig: Rig) -> None:
+    def broken() -> bytes:
+        raise RuntimeError("no encoder")
+
+    delivery = rig.delivery()
+    pictures = [broken, lambda: b"jpeg", lambda: bytes(1 << 20)]  # the last finds no room
+    for number, picture in enumerate(pictures, start=1):
+        delivery.offer(dataclasses.replace(draft(number), picture=picture))
+    rig.sent(rig.link(0), 3)
+    rig.end(delivery)
+    events = rig.link(0).numbered()
+    assert [one.data["frame_id"] for one in events] == [1, 2, 3]
+    assert [one.data["evidence"] for one in events] == ["", f"{BOOT}-2", ""]
+    pictured = [one for one in rig.link(0).sent if "/evidence/" in one.topic]
+    assert [(one.topic.rpartition("/")[2], one.payload) for one in pictured] == [
+        (f"{BOOT}-2", b"jpeg")
+    ]

@@ -46,6 +46,11 @@ def test_a_picture_that_is_too_large_is_halved_until_it_fits() -> None:
     assert jpeg(noise(64, 64), rules)[1] == (64, 64)
 
 
+def test_a_picture_wider_than_jpeg_allows_is_halved() -> None:
+    data, shape = jpeg(np.full((4, 70_000), 90, np.uint8), Evidence())
+    assert decoded(data).shape == shape == (2, 35_000)
+
+
 def test_an_allowance_fills_with_time_and_not_beyond() -> None:
     now_s = 100.0
     allowance = Allowance(3, lambda: now_s)
