@@ -95,8 +95,12 @@ class Books:
             self._settle(spool)
 
     def tend(self, spool: Spool) -> None:
-        """Let the spool go back to its disk; what gives way there is declared too."""
+        """Let the spool go back to its disk; what gives way there is declared, and a file that was
+        found damaged."""
+        before = spool.set_aside
         self._account(spool.tend(self._declare))
+        if spool.set_aside != before:
+            self.file_lost(spool.set_aside)
 
     def close(self, spool: Spool) -> None:
         """Whatever is in hand, now."""

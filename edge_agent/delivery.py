@@ -204,10 +204,7 @@ class Delivery(threading.Thread):
         if now < self._look_at_s:
             return
         self._look_at_s = now + _LOOK_S
-        before = spool.set_aside
         self._books.tend(spool)
-        if spool.set_aside != before:
-            self._books.file_lost(spool.set_aside)
         choice = replay.take(self._replay_file) if self._replay_file else None
         if choice:
             _log.info("spool: %d messages to be sent again", spool.send_again(choice))

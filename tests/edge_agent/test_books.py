@@ -125,3 +125,18 @@ def test_at_the_end_whatever_is_in_hand_is_written(office: Office) -> None:
     office.books.file_lost("spool.corrupt-1")
     office.books.close(office.spool)
     assert [shown(left) for left in office.pending()] == [(2, "spool_loss", 1)]
+
+
+def test_a_file_found_damaged_at_the_last_moment_is_declared_in_that_run(office: Office) -> None:
+    whole = office.spool.tend
+
+    def damaged(declare: Any) -> Any:
+        office.spool.set_aside = "spool.sqlite3.damaged-1"
+        return whole(declare)
+
+    office.spool.tend = damaged  # type: ignore[method-assign]
+    office.books.enter(office.spool, [draft(7)])
+    office.books.tend(office.spool)
+    office.books.tend(office.spool)  # and once is enough
+    office.books.close(office.spool)
+    assert [shown(one) for one in office.pending()] == [(1, "overload", 7), (2, "spool_loss", 7)]
