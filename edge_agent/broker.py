@@ -23,6 +23,37 @@ _GRACE_S = 0.5
 _T = TypeVar("_T")
 
 
+class _Broker(Broker):  # type: ignore[misc]  # amqtt is not typed all through
+    """amqtt's, which knows who is connected: its own shutdown leaves some of them open."""
+
+    def __init__(self, config: dict[str, object]) -> None:
+        super().__init__(config)
+        self._connected: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
+
+    async def stream_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+    ) -> None:
+        self._connected[writer] = asyncio.current_task()
+        try:
+            await super().stream_connected(reader, writer, listener_name)
+        finally:
+            # A client that said nothing, or left without a word, is not closed by amqtt.
+            writer.close()
+            del self._connected[writer]
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        # One that was just accepted has its first turn.
+        await asyncio.sleep(0)
+        for writer in self._connected:
+            writer.transport.abort()
+        # Whoever waits for the client learns that it has gone, and ends.
+        if waiting := [task for task in self._connected.values() if task]:
+            await asyncio.wait(waiting, timeout=_GRACE_S)
+        # A connection closes its socket in a later turn.
+        await asyncio.sleep(0)
+
+
 class EmbeddedBroker:
     """Running once constructed. Raises ConfigError when the port is in use."""
 
@@ -67,7 +98,7 @@ class EmbeddedBroker:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_START_TIMEOUT_S)
 
     @staticmethod
-    async def _make(config: dict[str, object]) -> Broker:
-        broker = Broker(config)
+    async def _make(config: dict[str, object]) -> _Broker:
+        broker = _Broker(config)
         await broker.start()
         return broker

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import queue
 import socket
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -361,6 +365,32 @@ def test_the_embedded_broker_listens_on_loopback_only(embedded: int) -> None:
 def test_the_embedded_broker_lets_its_port_go(free_port: int) -> None:
     for _ in range(2):
         EmbeddedBroker(free_port).close()
+
+
+@pytest.mark.system
+def test_the_embedded_broker_leaves_no_connection_open(free_port: int) -> None:
+    """Whoever is connected when it ends: one who never spoke, one who left, one amid a handshake
+    and one who has just come. What it left would be closed by the garbage collector, with a
+    warning, in the middle of something else."""
+    broker = EmbeddedBroker(free_port)
+    silent, gone, half = (socket.create_connection(("127.0.0.1", free_port)) for _ in range(3))
+    for one in silent, half:
+        one.settimeout(30)
+    half.sendall(b"\x10\x20\x00\x04MQTT")
+    gone.close()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        with silent, half:
+            closing = threading.Thread(target=broker.close)
+            closing.start()
+            with socket.create_connection(("127.0.0.1", free_port)):
+                closing.join()
+            for one in silent, half:
+                with contextlib.suppress(ConnectionResetError):
+                    assert one.recv(1) == b""
+        del broker, closing
+        gc.collect()
+    assert [str(w.message) for w in left] == []
 
 
 @pytest.mark.system
