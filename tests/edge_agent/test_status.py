@@ -184,7 +184,8 @@ def test_status_of_an_agent_that_runs_is_killed_and_ends(
         families = text_string_to_metric_families(answer.read().decode())
         return {s.name: s.value for f in families for s in f.samples}
 
-    assert scrape()["linegate_frames_inspected_total"] >= 1
+    # It is well from its start on, before the first frame.
+    eventually(lambda: scrape()["linegate_frames_inspected_total"] >= 1, "a frame")
     assert scrape()["linegate_broker_connected"] == 1
 
     mosquitto.stop()
