@@ -49,15 +49,16 @@ class Input(_Part, frozen=True, kw_only=True):
 class Network(_Part, frozen=True, kw_only=True):
     """`width` multiplies every channel count. `backbone`: none, imagenet or a .keras file.
 
-    `head` of the gate: the seed's, or `pooled` (see `networks.gate`), which with `half_turn` looks
-    at the image twice, the second time upside down: steadier, for twice the time on the line.
+    `head` of the gate: the seed's, `pooled`, or `mapped`, which learns from masks too (see
+    `networks.gate`). The last two look at the image twice with `half_turn`, the second time upside
+    down: steadier, for twice the time on the line.
 
     A backbone is frozen for `frozen_epochs`; then its layers from `fine_tune_from` on (a prefix
     of the layer's name; "" for all) learn at `fine_tune_learning_rate`. 0 leaves it frozen.
     """
 
     width: Annotated[float, msgspec.Meta(gt=0, le=4)] = 1.0
-    head: Literal["seed", "pooled"] = "seed"
+    head: Literal["seed", "pooled", "mapped"] = "seed"
     half_turn: bool = False
     backbone: str = "none"
     frozen_epochs: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 5
@@ -85,7 +86,9 @@ class Optimisation(_Part, frozen=True, kw_only=True):
 
 
 class Loss(_Part, frozen=True, kw_only=True):
-    """Of the segmenter: focal Tversky, plus `cross_entropy` times binary cross-entropy, plus
+    """`mask` is of a gate of head `mapped`: how much its map counts beside the label.
+
+    Of the segmenter: focal Tversky, plus `cross_entropy` times binary cross-entropy, plus
     `defect_cross_entropy` times that over the defect pixels alone (for few or small defects).
 
     `per_class` takes the Tversky index class by class, over the classes drawn on the image, so
@@ -99,6 +102,7 @@ class Loss(_Part, frozen=True, kw_only=True):
     per_class: bool = False
     cross_entropy: _NotNegative = 0.0
     defect_cross_entropy: _NotNegative = 0.0
+    mask: _NotNegative = 1.0
 
 
 class Balance(_Part, frozen=True, kw_only=True):
@@ -153,8 +157,17 @@ def check(config: TrainConfig, stage: str) -> None:
         raise TrainingError(
             f"input: {size.height}x{size.width}: the gate needs at least 128 px a side"
         )
-    if stage == "gate" and config.network.half_turn and config.network.head != "pooled":
-        raise TrainingError('network.half_turn: only with network.head = "pooled"; set that too')
+    if stage == "gate" and config.network.half_turn and config.network.head == "seed":
+        raise TrainingError('network.half_turn: only with network.head = "pooled" or "mapped"')
+    if (
+        stage == "gate"
+        and config.network.head == "mapped"
+        and (size.height % 32 or size.width % 32)
+    ):
+        raise TrainingError(
+            f"input: {size.height}x{size.width}: a gate that maps has cells of 32 px or 16; "
+            "take multiples of 32"
+        )
     loss = config.loss
     by_class = loss.per_class or loss.cross_entropy or loss.defect_cross_entropy
     if stage == "segmenter" and config.balance.class_weights and not by_class:

@@ -24,8 +24,8 @@ from training.checkpoint import Progress
 from training.config import TrainConfig, check
 from training.datasets import DataSet, Simulated
 from training.errors import RunFailed, TrainingError
-from training.losses import FocalTversky
-from training.metrics import Dice
+from training.losses import FocalTversky, Pointing
+from training.metrics import Dice, PointingAUC
 from training.split import Indices, Split, lay
 
 # A fresh Nadam at full rate throws a trained body about before it knows the gradients' size.
@@ -202,8 +202,8 @@ def _train(
     steps = max(1, len(stream.plan(train, config, 0)) // config.optimisation.batch)
     with where.scope():
         backbone = backbones.load(config.network.backbone)
-        model = _network(job, backbone)
-        if job.stage == "gate" and config.network.head == "pooled" and not progress.epochs:
+        _, model = _network(job, backbone)
+        if job.stage == "gate" and not progress.epochs:
             _standardise(model, train, config)
     stages, resumed = phases(config), progress.epochs
     for phase in stages:
@@ -240,17 +240,24 @@ def _train(
 
 
 def _standardise(model: keras.Model, train: stream.Source, config: TrainConfig) -> None:
-    """Give the pools of the gate mean 0 and deviation 1 over the training images as they are."""
-    scale = model.get_layer(networks.STANDARDISE)
-    pools = keras.Model(model.input, scale.input)
-    count, total, squares = 0, 0.0, 0.0
+    """Give what a gate's head reads mean 0 and deviation 1 over the training images as they are."""
+    scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
+    if not scales:
+        return
+    read = keras.Model(model.input, [scale.input for scale in scales])
+    count = np.zeros(len(scales))
+    total: list[Any] = [0.0] * len(scales)
+    squares: list[Any] = [0.0] * len(scales)
     for images, _ in stream.validation(train, config):
-        values = np.asarray(pools(images, training=False), np.float64)
-        count, total = count + len(values), total + values.sum(axis=0)
-        squares = squares + (values**2).sum(axis=0)
-    mean = total / count
-    scale.moving_mean.assign(mean)
-    scale.moving_variance.assign(np.maximum(squares / count - mean**2, 0))
+        for k, given in enumerate(keras.tree.flatten(read(images, training=False))):
+            values = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
+            count[k] += len(values)
+            total[k] = total[k] + values.sum(axis=0)
+            squares[k] = squares[k] + (values**2).sum(axis=0)
+    for k, scale in enumerate(scales):
+        mean = total[k] / count[k]
+        scale.moving_mean.assign(mean)
+        scale.moving_variance.assign(np.maximum(squares[k] / count[k] - mean**2, 0))
 
 
 def _names(source: stream.Source, config: TrainConfig, epoch: int, step: int) -> tuple[str, ...]:
@@ -269,7 +276,8 @@ def _callbacks(
         yield keras.callbacks.TensorBoard(job.out / "tensorboard", write_graph=False)
 
 
-def _network(job: Job, backbone: keras.Model | None) -> keras.Model:
+def _network(job: Job, backbone: keras.Model | None) -> tuple[keras.Model, keras.Model]:
+    """The network, and what is trained of it: the same, or more outputs of the same layers."""
     size = job.config.input
     common: dict[str, Any] = {
         "width": job.config.network.width,
@@ -278,12 +286,16 @@ def _network(job: Job, backbone: keras.Model | None) -> keras.Model:
     }
     head = job.config.network.head
     if job.stage == "gate" and head == "seed":
-        return networks.gate(**common, backbone=backbone)
+        model = networks.gate(**common, backbone=backbone)
+        return model, model
     encoder = None if backbone is None else backbones.taps(backbone, size.height, size.width)
-    if job.stage == "gate":
-        turn = job.config.network.half_turn
-        return networks.gate(**common, backbone=encoder, head=head, half_turn=turn)
-    return networks.segmenter(**common, classes=len(job.dataset.class_names), backbone=encoder)
+    if job.stage == "segmenter":
+        classes = len(job.dataset.class_names)
+        model = networks.segmenter(**common, classes=classes, backbone=encoder)
+        return model, model
+    turn = job.config.network.half_turn
+    model = networks.gate(**common, backbone=encoder, head=head, half_turn=turn)
+    return model, networks.taught(model, half_turn=turn) if head == "mapped" else model
 
 
 def _set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
@@ -320,17 +332,20 @@ def _compile(model: keras.Model, job: Job, phase: Phase, steps: int, train: stre
     if job.config.optimisation.precision == "mixed_float16":
         # Keras wraps only optimizers given by name.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    how = job.config.loss
     if job.stage == "gate":
+        loss: keras.losses.Loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        area = keras.metrics.AUC
+        if stream.learns_from_masks(job.stage, job.config):
+            shape, grid = model.input_shape[1:3], model.get_layer(networks.CELLS).output.shape[1:3]
+            loss, area = Pointing(shape=shape, grid=grid, mask=how.mask), PointingAUC
+        curves = {"auroc": "ROC", "average_precision": "PR"}
         model.compile(
             optimizer,
-            keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[
-                keras.metrics.AUC(from_logits=True, name="auroc"),
-                keras.metrics.AUC(curve="PR", from_logits=True, name="average_precision"),
-            ],
+            loss,
+            metrics=[area(curve=c, from_logits=True, name=name) for name, c in curves.items()],
         )
         return
-    how = job.config.loss
     weights = _class_weights(train) if job.config.balance.class_weights else None
     loss = FocalTversky(
         alpha=how.alpha,
@@ -389,8 +404,8 @@ def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:
         seen=tuple(sorted(seen.union(() if inherited is None else inherited.seen))),
     )
     backbone = backbones.load(job.config.network.backbone)
-    model = _network(job, backbone)
-    checkpoint.assign(model.weights, checkpoint.read(job.out / BEST).network)
+    model, trained = _network(job, backbone)
+    checkpoint.assign(trained.weights, checkpoint.read(job.out / BEST).network)
     _save(model, job.out / f"{job.stage}.keras", own)
     if backbone is not None:
         _save(backbone, job.out / "backbone.keras", msgspec.structs.replace(own, stage="backbone"))

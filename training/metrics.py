@@ -1,4 +1,4 @@
-"""Dice while training, at the network's size. What is reported in the end: `training.measures`."""
+"""Figures while training. What is reported in the end: `training.measures`."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ class Dice(keras.metrics.Metric):  # type: ignore[misc]
 
     def result(self) -> Any:
         return self.total / ops.maximum(self.count, 1)
+
+
+@keras.saving.register_keras_serializable(package="linegate")
+class PointingAUC(keras.metrics.AUC):  # type: ignore[misc]
+    """`keras.metrics.AUC` of the gate's logit, from what `losses.Pointing` sees."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        logit = ops.sum(y_pred[:, :2], axis=1, keepdims=True)
+        super().update_state(y_true[:, :1], logit, sample_weight)

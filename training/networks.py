@@ -7,6 +7,8 @@ can stand on a headless Keras model instead of its own encoder (`training.backbo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers, ops
 
@@ -15,6 +17,13 @@ from keras import layers, ops
 _MOMENTUM = 0.9
 
 STANDARDISE = "standardise"
+"""What the names of layers begin with that take mean and variance over the training images."""
+CELLS = "cells"
+
+_CELL_CHANNELS = 64
+_POOLED_L2 = 0.005
+
+Maps = Sequence[keras.KerasTensor]
 
 _RESNET50_STACKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
@@ -50,42 +59,94 @@ def gate(
     That head is an average pool 4x4, flatten, dense 256, dropout 0.3. `head` "pooled" is linear
     in the mean and the maximum of each channel over the whole image, of every map the body gives
     (see `training.backbones.taps`): the place of a defect does not matter then, and texture as
-    well as shape is seen, which a small set does not teach by itself. Its layer STANDARDISE takes
-    their mean and variance over the training images (see `training.fit`). With `half_turn` the
-    body sees the image and the image turned upside down, and the pools are the mean of both: what
-    a channel says hangs on the direction a little, which is noise. It costs the time twice.
+    well as shape is seen, which a small set does not teach by itself. Layers STANDARDISE take
+    mean and variance over the training images (see `training.fit`). Head "mapped" adds to that
+    logit the highest one on a map of cells, as large as the deepest map, which learns from masks
+    where the defect is (see `taught`). With `half_turn` the body sees the image and the image
+    turned upside down, and the logit is the mean of both: what a channel says hangs on the
+    direction a little, which is noise. It costs the time twice.
 
     Input float32 (n, height_px, width_px, 3) in 0..1; output float32 (n, 1), the logit of
     "defective". The body's output must be at least 4x4, or the pool has nothing left to pool:
     128 px a side at stride 32.
     """
     image = keras.Input((height_px, width_px, 3), name="image")
-    half_turn = half_turn and head == "pooled"
+    half_turn = half_turn and head != "seed"
     # One batch, so that the body is in an exported file once.
     x = layers.Concatenate(axis=0)([image, image[:, ::-1, ::-1]]) if half_turn else image
     x = _resnet50(x, width) if backbone is None else backbone(x, training=False)
-    start = "glorot_uniform"
-    if head == "pooled":
-        pools = layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D
-        maps = x if isinstance(x, list) else [x]
-        pooled = layers.Concatenate()([pool()(one) for one in maps for pool in pools])
-        if half_turn:
-            pooled = ops.mean(ops.reshape(pooled, (2, -1, pooled.shape[-1])), axis=0)
-        # From nothing: in thousands of inputs a random start has parts that no image unteaches.
-        start = "zeros"
-        # Never by the batch: a linear head learns from the pools as exactly as they are scaled.
-        # None is blown up beyond a hundredfold, or int8's noise on a pool that hardly varies is
-        # all that the head sees of it.
-        scale = layers.BatchNormalization(
-            center=False, scale=False, epsilon=1e-4, trainable=False, name=STANDARDISE
-        )
-        x = scale(pooled)
-    else:
+    if head == "seed":
         x = layers.Flatten()(layers.AveragePooling2D(4)(x))
         x = layers.Dropout(0.3)(layers.Dense(256, activation="relu")(x))
-    # float32 under mixed precision too: a logit near the threshold needs its digits.
-    logit = layers.Dense(1, kernel_initializer=start, dtype="float32", name="logit")(x)
+        # float32 under mixed precision too: a logit near the threshold needs its digits.
+        return keras.Model(image, layers.Dense(1, dtype="float32", name="logit")(x), name="gate")
+    looks = 2 if half_turn else 1
+    maps = x if isinstance(x, list) else [x]
+    logit = _pooled(maps, looks)
+    if head == "mapped":
+        logit = layers.Add(dtype="float32", name="sum")([logit, _mean_of(_mapped(maps), looks)])
     return keras.Model(image, logit, name="gate")
+
+
+def _pooled(maps: Maps, looks: int) -> keras.KerasTensor:
+    pools = layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D
+    pooled = layers.Concatenate()([pool()(one) for one in maps for pool in pools])
+    x = _standardise(_mean_of(pooled, looks), STANDARDISE)
+    # From nothing: in thousands of inputs a random start has parts that no image unteaches.
+    return layers.Dense(
+        1,
+        kernel_initializer="zeros",
+        kernel_regularizer=keras.regularizers.L2(_POOLED_L2),
+        dtype="float32",
+        name="logit",
+    )(x)
+
+
+def _mapped(maps: Maps) -> keras.KerasTensor:
+    """The highest logit of two by two cells, each of which sees all depths and its neighbours."""
+    deepest = maps[-1].shape[1:3]
+    parts = []
+    for depth, one in enumerate(maps):
+        step = one.shape[1] // deepest[0], one.shape[2] // deepest[1]
+        x = one if step == (1, 1) else layers.MaxPooling2D(step)(one)
+        x = layers.Dropout(0.5)(_standardise(x, f"{STANDARDISE}_map_{depth}"))
+        parts.append(layers.Conv2D(_CELL_CHANNELS, 1)(x))
+    x = layers.Activation("relu")(layers.Add()(parts) if len(parts) > 1 else parts[0])
+    x = layers.Conv2D(_CELL_CHANNELS, 3, padding="same", activation="relu")(x)
+    cells = layers.Conv2D(1, 1, dtype="float32", name=CELLS)(x)
+    # One cell alone may be chance.
+    return layers.GlobalMaxPooling2D()(layers.AveragePooling2D(2, strides=1)(cells))
+
+
+def _standardise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Never by the batch: what follows learns from the values as exactly as they are scaled.
+
+    None is blown up beyond a hundredfold, or int8's noise on one that hardly varies is all that
+    the head sees of it.
+    """
+    return layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-4, trainable=False, name=name
+    )(x)
+
+
+def _mean_of(x: keras.KerasTensor, looks: int) -> keras.KerasTensor:
+    """(looks * n, c) to (n, c)."""
+    return x if looks == 1 else ops.mean(ops.reshape(x, (looks, -1, x.shape[-1])), axis=0)
+
+
+def taught(gate: keras.Model, *, half_turn: bool) -> keras.Model:
+    """What is trained of a gate of head "mapped", in the same layers; see `losses.Pointing`.
+
+    Output float32 (n, 2 + looks * cells): the two logits whose sum is the gate's, and those of
+    the cells in each look, line by line, turned back.
+    """
+    cells = gate.get_layer(CELLS).output
+    height, width = cells.shape[1:3]
+    if half_turn:
+        first, second = (ops.reshape(cells, (2, -1, height, width))[k] for k in (0, 1))
+        cells = layers.Concatenate(axis=1, dtype="float32")([first, second[:, ::-1, ::-1]])
+    said = [*gate.get_layer("sum").input, layers.Flatten(dtype="float32")(cells)]
+    return keras.Model(gate.input, layers.Concatenate(dtype="float32")(said))
 
 
 def _resnet50(image, width: float):  # type: ignore[no-untyped-def]

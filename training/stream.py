@@ -77,10 +77,12 @@ def example(
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Input (h, w, c) and target of image `index`: all its tiles; with `rng` one, augmented.
 
-    The target is (1,), 1 for defective, or (h, w, classes), the cover in 0..1.
+    The target is (h, w, classes), the cover in 0..1, or of a gate (1,), 1 for defective; of one
+    that learns from masks (1 + h * w,), with the cover by any class, -1 where it is not known.
     """
     image = source.dataset.image(index)
-    label_says_all = source.stage == "gate" and source.spec.tiles is None
+    mapped = learns_from_masks(source.stage, config)
+    label_says_all = source.stage == "gate" and source.spec.tiles is None and not mapped
     # One label for the whole frame: where on it the defect is need not be read.
     planes = np.zeros((*image.shape[:2], len(source.dataset.class_names)), np.bool_)
     if not label_says_all or (rng is not None and config.augment.copy_paste):
@@ -98,12 +100,18 @@ def example(
                 view, cover = _with_paste(source, view, cover, rng)
                 defective = defective or bool(cover.any())
             view, cover = augment(view, cover, config.augment, rng)
-        target = (
-            np.array([defective], np.float32)
-            if source.stage == "gate"
-            else cover.astype(np.float32) / 255
-        )
+        target = cover.astype(np.float32) / 255
+        if source.stage == "gate":
+            known = mapped and (cover.any() or not defective)
+            where = target.max(axis=2).reshape(-1) if mapped else np.empty(0, np.float32)
+            label = np.array([defective], np.float32)
+            target = np.concatenate([label, where if known else np.full_like(where, -1)])
         yield scale(view, spec)[0], target
+
+
+def learns_from_masks(stage: Stage, config: TrainConfig) -> bool:
+    """Whether the gate's target has a map beside the label."""
+    return stage == "gate" and config.network.head == "mapped"
 
 
 def seen(image: Image, planes: Planes, box: Box, spec: InputSpec) -> tuple[Image, Cover]:
@@ -171,7 +179,7 @@ def training(
     index = tf.TensorSpec((), tf.int64)
     data = tf.data.Dataset.from_generator(positions, output_signature=(index, index, index))
     data = data.shard(*worker)
-    x, y = _signature(source)
+    x, y = _signature(source, config)
 
     def loaded(*at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Not stateful: deterministic ops would else run one load at a time.
@@ -192,7 +200,7 @@ def validation(source: Source, config: TrainConfig) -> tf.data.Dataset:
         for index in source.pick:
             yield from example(source, int(index), rng=None, config=config)
 
-    data = tf.data.Dataset.from_generator(examples, output_signature=_signature(source))
+    data = tf.data.Dataset.from_generator(examples, output_signature=_signature(source, config))
     return _unsharded(data.batch(config.optimisation.batch).prefetch(1))
 
 
@@ -203,10 +211,12 @@ def _unsharded(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def _signature(source: Source) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+def _signature(source: Source, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
     size = (source.spec.height, source.spec.width)
-    classes = len(source.dataset.class_names)
+    target: tuple[int, ...] = (*size, len(source.dataset.class_names))
+    if source.stage == "gate":
+        target = (1 + size[0] * size[1] * learns_from_masks("gate", config),)
     return (
         tf.TensorSpec((*size, source.spec.channels), tf.float32),
-        tf.TensorSpec((1,) if source.stage == "gate" else (*size, classes), tf.float32),
+        tf.TensorSpec(target, tf.float32),
     )

@@ -20,22 +20,22 @@ ALLOWED = {"float32": 1e-3, "float16": 0.05}
 AGREEMENT = 0.6
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["pooled", "mapped"])
 def made(
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[bundles.Bundle, list[Input], keras.Model]:
     folder = tmp_path_factory.mktemp("half_turn")
     write(folder / "data", 16)
     keras.utils.set_random_seed(7)
-    gate = networks.gate(width=1 / 8, head="pooled", half_turn=True)
+    gate = networks.gate(width=1 / 8, head=request.param, half_turn=True)
     images = [read_image(path) for path in sorted((folder / "data" / "images").iterdir())]
     batches = [prepare(image, GATE_INPUT) for image in images]
-    pools = keras.Model(gate.input, gate.layers[-2].output)
+    pools = keras.Model(gate.input, gate.get_layer("logit").input)
     seen = np.concatenate([pools.predict(x, verbose=0) for x in batches])
     # It starts undecided; with these weights the logits spread by one.
     weights = np.random.default_rng(0).normal(0, 1, (seen.shape[1], 1)) / np.sqrt(seen.shape[1])
     weights /= (seen @ weights).std()
-    gate.layers[-1].set_weights([weights.astype(np.float32), -(seen @ weights).mean(0)])
+    gate.get_layer("logit").set_weights([weights.astype(np.float32), -(seen @ weights).mean(0)])
     gate.save(folder / "gate.keras")
     level_segmenter().save(folder / "segmenter.keras")
     words = [f"--{s}={folder / s}.keras" for s in ("gate", "segmenter")]

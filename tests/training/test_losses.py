@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.losses import FocalTversky
+from training.losses import FocalTversky, Pointing
+from training.metrics import PointingAUC
 
 
 def _batch(values: list[float]) -> np.ndarray:
@@ -112,3 +113,50 @@ def test_defect_cross_entropy_is_that_of_the_defect_pixels() -> None:
     empty = np.zeros_like(truth)
     nothing = FocalTversky(defect_cross_entropy=1.0)(empty, guess) - FocalTversky()(empty, guess)
     assert float(nothing) == pytest.approx(0, abs=1e-6)
+
+
+def _pointing(
+    label: float, cover: np.ndarray, logits: list[float], cells: np.ndarray, mask: float = 1.0
+) -> float:
+    loss = Pointing(shape=(8, 16), grid=(2, 4), mask=mask)
+    truth = np.concatenate([[label], cover.ravel()])[None].astype(np.float32)
+    return float(loss(truth, np.concatenate([logits, cells.ravel()])[None].astype(np.float32)))
+
+
+def _entropy(truth: float, logit: np.ndarray | float) -> np.ndarray:
+    return -(
+        truth * np.log(1 / (1 + np.exp(-logit))) + (1 - truth) * np.log(1 / (1 + np.exp(logit)))
+    )
+
+
+def test_pointing_is_the_cross_entropy_of_both_logits_and_of_the_cells() -> None:
+    cover = np.zeros((8, 16))
+    cover[:4, :4] = 0.5  # the first cell is one of the defect
+    cover[4, 4] = 0.9  # this cell has less than a sixteenth of one: it counts for nothing
+    cells = np.random.default_rng(0).normal(0, 2, (2, 2, 4))  # of two looks
+    on = [look[0, 0] for look in cells]
+    off = [np.delete(look.ravel(), [0, 5]) for look in cells]
+    want = _entropy(1, 1.5) + _entropy(1, -0.5)
+    want += 0.7 * np.mean(
+        [_entropy(1, a) + _entropy(0, b).mean() for a, b in zip(on, off, strict=True)]
+    )
+    assert _pointing(1, cover, [1.5, -0.5], cells, 0.7) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_pointing_learns_nothing_of_the_place_where_nobody_drew_it() -> None:
+    want = float(_entropy(1, 1.5) + _entropy(1, -0.5))
+    cells = np.full((1, 2, 4), 9.0)
+    assert _pointing(1, np.full((8, 16), -1.0), [1.5, -0.5], cells) == pytest.approx(want, rel=1e-5)
+    # On a sound image all cells are sound.
+    sound = float(_entropy(0, 1.5) + _entropy(0, -0.5) + _entropy(0, 9.0))
+    assert _pointing(0, np.zeros((8, 16)), [1.5, -0.5], cells) == pytest.approx(sound, rel=1e-5)
+
+
+def test_pointing_round_trip_and_its_curve_is_of_the_sum() -> None:
+    loss = Pointing(shape=(8, 16), grid=(2, 4), mask=0.5)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+    assert again.get_config() == loss.get_config()
+    area = PointingAUC(from_logits=True)
+    truth = np.array([[0, 9], [1, 9]], np.float32)
+    area.update_state(truth, np.array([[-3, 1, 50], [3, -1, -50]], np.float32))
+    assert float(area.result()) == pytest.approx(1, abs=0.01)

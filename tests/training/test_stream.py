@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.preprocess import SEGMENTER_INPUT, InputSpec, Tiles, prepare, tile_boxes
 from training import stream
-from training.config import Augment, Balance, Optimisation, TrainConfig
+from training.config import Augment, Balance, Network, Optimisation, TrainConfig
 from training.datasets import open_dataset
 from training.stream import Source, example, plan
 
@@ -109,3 +109,30 @@ def test_validation_shows_every_image_once_as_it_is(source: Source) -> None:
     assert [len(x) for x, _ in batches] == [8, 8, 8, 8, 4]
     assert np.array_equal(batches[0][0][3], prepare(source.dataset.image(3), SPEC)[0])
     assert SEGMENTER_INPUT.tiles is None
+
+
+def test_a_gate_that_learns_from_masks_gets_the_cover_beside_the_label(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(network=Network(head="mapped"))
+    gate = Source(source.dataset, source.pick, "gate", SPEC)
+    for index, label in ((0, 0), (2, 1)):
+        ((_, cover),) = example(source, index, rng=None, config=config)
+        ((_, y),) = example(gate, index, rng=None, config=config)
+        assert y.shape == (1 + 48 * 64,) and y.dtype == np.float32
+        assert y[0] == label
+        assert np.array_equal(y[1:].reshape(48, 64), cover.max(axis=2))
+        assert (y[1:].max() > 0) == label
+    # Image and cover are turned together.
+    flipped = TrainConfig(
+        network=config.network, augment=Augment(brightness=0, contrast=0, shift=0)
+    )
+    for seed in range(8):
+        ((_, cover),) = example(source, 2, rng=np.random.default_rng(seed), config=flipped)
+        ((_, y),) = example(gate, 2, rng=np.random.default_rng(seed), config=flipped)
+        assert np.array_equal(y[1:].reshape(48, 64), cover.max(axis=2))
+    # A defect that somebody saw and nobody drew.
+    monkeypatch.setattr(type(gate.dataset), "planes", lambda _, i: np.zeros((96, 128, 2), np.bool_))
+    ((_, y),) = example(gate, 2, rng=None, config=config)
+    assert y[0] == 1 and (y[1:] == -1).all()
+    assert next(iter(stream.validation(gate, config)))[1].shape == (16, 1 + 48 * 64)

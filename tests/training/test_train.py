@@ -90,14 +90,17 @@ def test_a_run_folder_holds_all_that_made_the_model(
 
 @pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize("stage", ["gate", "segmenter"])
+@pytest.mark.parametrize(
+    ("stage", "head"), [("gate", "seed"), ("gate", "mapped"), ("segmenter", "seed")]
+)
 def test_resume_after_kill_9_ends_where_an_uninterrupted_run_does(
-    stage: str, drawn_set: Path, tiny: Tiny, tmp_path: Path
+    stage: str, head: str, drawn_set: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
     config = tiny("[augment]\ncopy_paste = 0.3\n[balance]\nbalanced_sampling = true\n")
     config.write_text(config.read_text().replace("epochs = 2", "epochs = 5"))
+    chosen = ("--set", f"network.head={head}")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = _process(*_command(stage, drawn_set, config, killed))
+    process = _process(*_command(stage, drawn_set, config, killed, *chosen))
     deadline = time.monotonic() + 240
     while not (killed / "last.npz").exists():
         assert process.poll() is None, process.communicate()[1]
@@ -108,7 +111,7 @@ def test_resume_after_kill_9_ends_where_an_uninterrupted_run_does(
     done = checkpoint.read(killed / "last.npz").progress.epochs
     assert 1 <= done < 5
     for out, more in ((killed, ["--resume"]), (whole, [])):
-        process = _process(*_command(stage, drawn_set, config, out, *more))
+        process = _process(*_command(stage, drawn_set, config, out, *chosen, *more))
         _, errors = process.communicate()
         assert process.returncode == 0, errors
     a, b = (keras.saving.load_model(out / f"{stage}.keras") for out in (whole, killed))
@@ -133,7 +136,10 @@ def test_resume_of_another_run_says_what_differs(
 
 
 @pytest.mark.slow
-def test_a_backbone_is_frozen_and_then_learns(drawn_set: Path, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["pooled", "mapped"])
+def test_a_backbone_is_frozen_and_then_learns(
+    head: str, drawn_set: Path, tiny: Tiny, tmp_path: Path
+) -> None:
     image = x = keras.Input((None, None, 3))
     for filters in (4, 6, 8, 10):
         x = keras.layers.Conv2D(filters, 3, 2, padding="same", activation="relu")(x)
@@ -149,7 +155,7 @@ def test_a_backbone_is_frozen_and_then_learns(drawn_set: Path, tiny: Tiny, tmp_p
         config = tiny("")
         config.write_text(config.read_text().replace("[network]\nwidth = 0.0625\n", more))
         out = tmp_path / stage
-        given = ["--backbone", str(tmp_path / "body.keras"), "--set", "network.head=pooled"]
+        given = ["--backbone", str(tmp_path / "body.keras"), "--set", f"network.head={head}"]
         given += ["--set", "network.half_turn=true"]
         assert main([*_command(stage, drawn_set, config, out), *given]) == 0
         model = keras.saving.load_model(out / f"{stage}.keras")
@@ -165,13 +171,18 @@ def test_a_backbone_is_frozen_and_then_learns(drawn_set: Path, tiny: Tiny, tmp_p
             dataset, names = open_dataset(drawn_set), split.read(out / "split.csv").train
             seen = [i for i, s in enumerate(dataset.samples) if s.name in names]
             images = np.concatenate([next(inputs(dataset.image(i), read.input)) for i in seen])
-            scale = model.get_layer(networks.STANDARDISE)
-            both = keras.Model(model.input, [scale.input, scale.output])
-            pools, scaled = (np.asarray(x, np.float64) for x in both(images, training=False))
-            # Pools that hardly vary are not blown up beyond a hundredfold.
-            wanted = (pools - pools.mean(axis=0)) / np.sqrt(pools.var(axis=0) + 1e-4)
-            assert np.allclose(scaled, wanted, atol=1e-2)
-            assert (scaled.std(axis=0) > 0.9).any()
+            scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
+            assert len(scales) == (1 if head == "pooled" else 5)
+            for scale in scales:
+                both = keras.Model(model.input, [scale.input, scale.output])
+                pools, scaled = (
+                    np.asarray(x, np.float64).reshape(-1, x.shape[-1])
+                    for x in both(images, training=False)
+                )
+                # What hardly varies is not blown up beyond a hundredfold.
+                wanted = (pools - pools.mean(axis=0)) / np.sqrt(pools.var(axis=0) + 1e-4)
+                assert np.allclose(scaled, wanted, atol=1e-2)
+                assert (scaled.std(axis=0) > 0.9).any()
         tuned = card.read(out / "backbone.keras")
         assert tuned is not None and (tuned.stage, tuned.seen) == ("backbone", read.seen)
         # And it goes straight into export, which takes the input from the card.
@@ -330,7 +341,7 @@ def test_bad_data_and_settings_are_one_line(
         assert error.startswith("edge-train: ") and expected in error, error
     turned = ["--data", str(drawn_set), "--set", "network.half_turn=true"]
     assert main(["gate", "--config", config, "--out", out, *turned]) == 2
-    assert 'only with network.head = "pooled"' in capsys.readouterr().err
+    assert 'only with network.head = "pooled" or "mapped"' in capsys.readouterr().err
     assert not Path(out, "last.npz").exists()
 
 
