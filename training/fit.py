@@ -13,33 +13,16 @@ from typing import Any
 
 import keras
 import msgspec
-import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from edge_agent.preprocess import InputSpec
-from training import backbones, card, checkpoint, loop, networks, runs, strategy, stream
+from training import backbones, card, checkpoint, learner, loop, material, runs, strategy, stream
 from training.callbacks import BEST, LAST, Keeper, ProgressBar
 from training.checkpoint import Progress
 from training.config import TrainConfig, check
-from training.datasets import DataSet, Simulated
+from training.datasets import DataSet
 from training.errors import RunFailed, TrainingError
-from training.losses import FocalTversky, Pointing
-from training.metrics import Dice, PointingAUC
-from training.split import Indices, Split, lay
-
-# A fresh Nadam at full rate throws a trained body about before it knows the gradients' size.
-_WARM_UP_STEPS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """Epochs [first, end) with one learning rate; `learns` of the backbone: None, or a prefix."""
-
-    first: int
-    end: int
-    learning_rate: float
-    learns: str | None
+from training.split import Split, lay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,36 +38,6 @@ class Job:
     resume: bool = False
 
 
-def phases(config: TrainConfig) -> tuple[Phase, ...]:
-    """One without a backbone; with one first its head alone, then what may be fine-tuned."""
-    epochs, rate, net = (
-        config.optimisation.epochs,
-        config.optimisation.learning_rate,
-        config.network,
-    )
-    if net.backbone == backbones.NONE:
-        return (Phase(0, epochs, rate, None),)
-    frozen = epochs if net.fine_tune_learning_rate == 0 else min(net.frozen_epochs, epochs)
-    both = (
-        Phase(0, frozen, rate, None),
-        Phase(frozen, epochs, net.fine_tune_learning_rate, net.fine_tune_from),
-    )
-    return tuple(phase for phase in both if phase.first < phase.end)
-
-
-def input_spec(config: TrainConfig, stage: stream.Stage) -> InputSpec:
-    """A backbone wants colour in 0..1; so does the seed's gate. Its segmenter standardises."""
-    own = stage == "segmenter" and config.network.backbone == backbones.NONE
-    return InputSpec(
-        height=config.input.height,
-        width=config.input.width,
-        channels=1 if own else 3,
-        scaling="standardise" if own else "unit",
-        interpolation=config.input.interpolation,
-        tiles=config.input.tiles,
-    )
-
-
 def fit(job: Job) -> dict[str, Any]:
     """Train and write the run folder; the figures that `run.json` holds. Raises TrainingError.
 
@@ -95,9 +48,9 @@ def fit(job: Job) -> dict[str, Any]:
     check(job.config, job.stage)
     runs.claim(job.out, resume=job.resume)
     laid = lay(job.split, job.dataset, for_training=True)
-    sources = _sources(job, laid)
+    sources = material.sources(job.stage, job.config, job.dataset, laid)
     if not job.resume:
-        _read_once(sources)
+        material.read_once(sources)
     digests = {i: job.dataset.digest(i) for i in (*laid.train, *laid.validation)}
     identity = _identity(job, sources, digests)
     where = strategy.open_strategy(job.strategy)
@@ -124,42 +77,6 @@ def _reason(error: tf.errors.OpError) -> str:
     """What an image's reader said, which TensorFlow hands on with a traceback; else its own."""
     said = re.search(r"TrainingError: (.+)", error.message)
     return said[1] if said else (error.message.strip().splitlines() or [type(error).__name__])[0]
-
-
-def _sources(job: Job, laid: Indices) -> dict[str, stream.Source]:
-    """Training and validation images, without those that would teach the wrong thing."""
-    spec = input_spec(job.config, job.stage)
-    sources = {}
-    for part, indices in (("train", laid.train), ("validation", laid.validation)):
-        source = stream.Source(job.dataset, np.array(indices, np.int64), job.stage, spec)
-        kind = source.first_class
-        if job.stage == "gate" and not (kind == 0).any():
-            raise TrainingError(f"{part}: no image without a defect; a gate needs both")
-        keep = np.full(len(kind), True)
-        if job.stage == "segmenter" or spec.tiles is not None:
-            keep = np.array([job.dataset.samples[i].drawn for i in source.pick])
-            if not (keep & (kind != 0)).any():
-                raise TrainingError(f"{part}: no defect is drawn; add masks, or train a gate")
-        ratio = job.config.balance.clean_ratio
-        if part == "validation" and ratio is not None:
-            # The same mixture as in training, and the same images in each epoch.
-            clean = np.flatnonzero(kind == 0)
-            most = min(len(clean), round(ratio * int((keep & (kind != 0)).sum())))
-            keep[clean] = False
-            keep[clean[np.linspace(0, len(clean) - 1, most).round().astype(int)]] = True
-        sources[part] = stream.Source(job.dataset, source.pick[keep], job.stage, spec)
-    return sources
-
-
-def _read_once(sources: dict[str, stream.Source]) -> None:
-    """A mask that does not fit is found now, not in the middle of the night."""
-    for part, source in sources.items():
-        if isinstance(source.dataset, Simulated):
-            continue
-        slow = len(source.pick) > 200
-        for index in tqdm(source.pick, desc=f"checking {part}", unit="image", disable=not slow):
-            source.dataset.image(int(index))
-            source.dataset.planes(int(index))
 
 
 def _identity(
@@ -204,14 +121,14 @@ def _train(
         backbone = backbones.load(config.network.backbone)
         _, model = _network(job, backbone)
         if job.stage == "gate" and not progress.epochs:
-            _standardise(model, train, config)
-    stages, resumed = phases(config), progress.epochs
+            learner.standardise(model, train, config)
+    stages, resumed = learner.phases(config), progress.epochs
     for phase in stages:
         if phase.end <= progress.epochs:
             continue
         with where.scope():
-            _set_learning(backbone, phase.learns)
-            _compile(model, job, phase, steps, train)
+            learner.set_learning(backbone, phase.learns)
+            learner.compiled(model, config, phase, steps, train)
             model.optimizer.build(model.trainable_variables)
             if resumed and progress.epochs == resumed:
                 _restore(model, job.out / LAST, progress, same_phase=resumed > phase.first)
@@ -223,7 +140,7 @@ def _train(
             keep_last=config.optimisation.keep == "last",
         )
         if not keeper.ended:
-            weights = _gate_weights(train, config)
+            weights = learner.gate_weights(train, config)
             loop.run(
                 model,
                 where,
@@ -237,27 +154,6 @@ def _train(
             )
         progress = keeper.progress
     return progress
-
-
-def _standardise(model: keras.Model, train: stream.Source, config: TrainConfig) -> None:
-    """Give what a gate's head reads mean 0 and deviation 1 over the training images as they are."""
-    scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
-    if not scales:
-        return
-    read = keras.Model(model.input, [scale.input for scale in scales])
-    count = np.zeros(len(scales))
-    total: list[Any] = [0.0] * len(scales)
-    squares: list[Any] = [0.0] * len(scales)
-    for images, _ in stream.validation(train, config):
-        for k, given in enumerate(keras.tree.flatten(read(images, training=False))):
-            values = np.asarray(given, np.float64).reshape(-1, given.shape[-1])
-            count[k] += len(values)
-            total[k] = total[k] + values.sum(axis=0)
-            squares[k] = squares[k] + (values**2).sum(axis=0)
-    for k, scale in enumerate(scales):
-        mean = total[k] / count[k]
-        scale.moving_mean.assign(mean)
-        scale.moving_variance.assign(np.maximum(squares[k] / count[k] - mean**2, 0))
 
 
 def _names(source: stream.Source, config: TrainConfig, epoch: int, step: int) -> tuple[str, ...]:
@@ -276,109 +172,6 @@ def _callbacks(
         yield keras.callbacks.TensorBoard(job.out / "tensorboard", write_graph=False)
 
 
-def _network(job: Job, backbone: keras.Model | None) -> tuple[keras.Model, keras.Model]:
-    """The network, and what is trained of it: the same, or more outputs of the same layers."""
-    size = job.config.input
-    common: dict[str, Any] = {
-        "width": job.config.network.width,
-        "height_px": size.height,
-        "width_px": size.width,
-    }
-    head = job.config.network.head
-    if job.stage == "gate" and head == "seed":
-        model = networks.gate(**common, backbone=backbone)
-        return model, model
-    encoder = None if backbone is None else backbones.taps(backbone, size.height, size.width)
-    if job.stage == "segmenter":
-        classes = len(job.dataset.class_names)
-        model = networks.segmenter(**common, classes=classes, backbone=encoder)
-        return model, model
-    turn = job.config.network.half_turn
-    model = networks.gate(**common, backbone=encoder, head=head, half_turn=turn)
-    return model, networks.taught(model, half_turn=turn) if head == "mapped" else model
-
-
-def _set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
-    """Of the backbone, the layers from the first whose name starts with `prefix` on.
-
-    But for its batch norms.
-    """
-    if backbone is None:
-        return
-    names = [layer.name for layer in backbone.layers]
-    start = len(names)
-    if prefix is not None:
-        start = next((k for k, name in enumerate(names) if name.startswith(prefix)), -1)
-        if start < 0:
-            raise TrainingError(
-                f"network.fine_tune_from: {prefix!r}: no layer of the backbone starts so; "
-                f"its last ones are {', '.join(names[-3:])}"
-            )
-    backbone.trainable = True
-    for k, layer in enumerate(backbone.layers):
-        # Its batch norms keep what they learned on a large set, and stay in inference: Keras 3
-        # hands training=True down to them whatever the call of the backbone said.
-        norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = k >= start and not norm
-
-
-def _compile(model: keras.Model, job: Job, phase: Phase, steps: int, train: stream.Source) -> None:
-    total = steps * (phase.end - phase.first)
-    warm = min(_WARM_UP_STEPS, total // 10)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, total - warm, alpha=0.01, warmup_target=phase.learning_rate, warmup_steps=warm
-    )
-    optimizer: Any = keras.optimizers.Nadam(rate)
-    if job.config.optimisation.precision == "mixed_float16":
-        # Keras wraps only optimizers given by name.
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    how = job.config.loss
-    if job.stage == "gate":
-        loss: keras.losses.Loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        area = keras.metrics.AUC
-        if stream.learns_from_masks(job.stage, job.config):
-            shape, grid = model.input_shape[1:3], model.get_layer(networks.CELLS).output.shape[1:3]
-            loss, area = Pointing(shape=shape, grid=grid, mask=how.mask), PointingAUC
-        curves = {"auroc": "ROC", "average_precision": "PR"}
-        model.compile(
-            optimizer,
-            loss,
-            metrics=[area(curve=c, from_logits=True, name=name) for name, c in curves.items()],
-        )
-        return
-    weights = _class_weights(train) if job.config.balance.class_weights else None
-    loss = FocalTversky(
-        alpha=how.alpha,
-        beta=how.beta,
-        gamma=how.gamma,
-        smooth=how.smooth,
-        per_class=how.per_class,
-        cross_entropy=how.cross_entropy,
-        defect_cross_entropy=how.defect_cross_entropy,
-        class_weights=weights,
-    )
-    model.compile(optimizer, loss, metrics=[Dice()])
-
-
-def _class_weights(train: stream.Source) -> tuple[float, ...]:
-    """Per defect class one over the root of its number of images, 1 in the mean."""
-    present = [train.dataset.samples[i].class_ids for i in train.pick]
-    counts = [
-        max(1, sum(k in ids for ids in present))
-        for k in range(1, len(train.dataset.class_names) + 1)
-    ]
-    weights = 1 / np.sqrt(counts)
-    return tuple((weights / weights.mean()).tolist())
-
-
-def _gate_weights(train: stream.Source, config: TrainConfig) -> tuple[float, float] | None:
-    """Of a sound and of a defective image: together they weigh the same."""
-    if not config.balance.class_weights or train.stage != "gate":
-        return None
-    share = float((train.first_class != 0).mean())
-    return 0.5 / (1 - share), 0.5 / share
-
-
 def _restore(model: keras.Model, path: Path, progress: Progress, *, same_phase: bool) -> None:
     """As after that epoch; a phase of its own begins with a fresh optimizer."""
     kept = checkpoint.read(path)
@@ -387,6 +180,10 @@ def _restore(model: keras.Model, path: Path, progress: Progress, *, same_phase: 
     checkpoint.assign(model.variables, kept.network)
     if same_phase:
         checkpoint.assign(model.optimizer.variables, kept.optimizer)
+
+
+def _network(job: Job, backbone: keras.Model | None) -> tuple[keras.Model, keras.Model]:
+    return learner.network(job.stage, job.config, len(job.dataset.class_names), backbone)
 
 
 def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:

@@ -60,7 +60,7 @@ def gate(
     in the mean and the maximum of each channel over the whole image, of every map the body gives
     (see `training.backbones.taps`): the place of a defect does not matter then, and texture as
     well as shape is seen, which a small set does not teach by itself. Layers STANDARDISE take
-    mean and variance over the training images (see `training.fit`). Head "mapped" adds to that
+    mean and variance over the training images (see `training.learner`). Head "mapped" adds to that
     logit the highest one on a map of cells, as large as the deepest map, which learns from masks
     where the defect is (see `taught`). With `half_turn` the body sees the image and the image
     turned upside down, and the logit is the mean of both: what a channel says hangs on the
