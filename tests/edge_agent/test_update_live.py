@@ -103,13 +103,14 @@ def test_a_better_bundle_takes_over_between_two_frames(
     assert set(versions) == {1, 2}
     assert done.summary["bundle"]["version"] == 2
 
-    # A subscriber saw all of it.
+    # A subscriber saw all of it, but what lasted too short: of `state` only the newest is sent.
     states = [m.json() for m in heard.of("state")]
     for state in states:
         check_schema("state", state)
     online = [s for s in states if s["state"] == "online"]
     phases = [s["update"]["phase"] for s in online if s["update"]]
-    assert list(dict.fromkeys(phases)) == ["staged", "trying", "proving", "idle"]
+    seen = list(dict.fromkeys(phases))
+    assert seen in (["staged", "trying", "proving", "idle"], ["trying", "proving", "idle"])
     assert online[-1]["bundle"]["version"] == 2
     assert online[-1]["update"]["last"]["result"] == "committed"
 
