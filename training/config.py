@@ -86,9 +86,7 @@ class Optimisation(_Part, frozen=True, kw_only=True):
 
 
 class Loss(_Part, frozen=True, kw_only=True):
-    """`mask` is of a gate of head `mapped`: how much its map counts beside the label.
-
-    Of the segmenter: focal Tversky, plus `cross_entropy` times binary cross-entropy, plus
+    """Of the segmenter: focal Tversky, plus `cross_entropy` times binary cross-entropy, plus
     `defect_cross_entropy` times that over the defect pixels alone (for few or small defects).
 
     `per_class` takes the Tversky index class by class, over the classes drawn on the image, so
@@ -102,7 +100,6 @@ class Loss(_Part, frozen=True, kw_only=True):
     per_class: bool = False
     cross_entropy: _NotNegative = 0.0
     defect_cross_entropy: _NotNegative = 0.0
-    mask: _NotNegative = 1.0
 
 
 class Balance(_Part, frozen=True, kw_only=True):
@@ -158,12 +155,11 @@ def check(config: TrainConfig, stage: str) -> None:
             f"input: {size.height}x{size.width}: the gate needs at least 128 px a side"
         )
     if stage == "gate" and config.network.half_turn and config.network.head == "seed":
-        raise TrainingError('network.half_turn: only with network.head = "pooled" or "mapped"')
-    if (
-        stage == "gate"
-        and config.network.head == "mapped"
-        and (size.height % 32 or size.width % 32)
-    ):
+        raise TrainingError(
+            'network.half_turn: only with network.head = "pooled" or "mapped"; set that too'
+        )
+    mapped = stage == "gate" and config.network.head == "mapped"
+    if mapped and (size.height % 32 or size.width % 32):
         raise TrainingError(
             f"input: {size.height}x{size.width}: a gate that maps has cells of 32 px or 16; "
             "take multiples of 32"

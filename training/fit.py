@@ -128,7 +128,7 @@ def _train(
             continue
         with where.scope():
             learner.set_learning(backbone, phase.learns)
-            learner.compiled(model, config, phase, steps, train)
+            learner.compile_for(model, config, phase, steps, train)
             model.optimizer.build(model.trainable_variables)
             if resumed and progress.epochs == resumed:
                 _restore(model, job.out / LAST, progress, same_phase=resumed > phase.first)

@@ -113,7 +113,7 @@ def set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
         layer.trainable = k >= start and not norm
 
 
-def compiled(
+def compile_for(
     model: keras.Model, config: TrainConfig, phase: Phase, steps: int, train: stream.Source
 ) -> None:
     """Give the model its loss, its metrics and an optimizer for the phase."""
@@ -132,7 +132,7 @@ def compiled(
         area = keras.metrics.AUC
         if stream.learns_from_masks(train.stage, config):
             shape, grid = model.input_shape[1:3], model.get_layer(networks.CELLS).output.shape[1:3]
-            loss, area = Pointing(shape=shape, grid=grid, mask=how.mask), PointingAUC
+            loss, area = Pointing(shape=shape, grid=grid), PointingAUC
         curves = {"auroc": "ROC", "average_precision": "PR"}
         model.compile(
             optimizer,
@@ -154,6 +154,14 @@ def compiled(
     model.compile(optimizer, loss, metrics=[Dice()])
 
 
+def gate_weights(train: stream.Source, config: TrainConfig) -> tuple[float, float] | None:
+    """Of a sound and of a defective image: together they weigh the same."""
+    if not config.balance.class_weights or train.stage != "gate":
+        return None
+    share = float((train.first_class != 0).mean())
+    return 0.5 / (1 - share), 0.5 / share
+
+
 def _class_weights(train: stream.Source) -> tuple[float, ...]:
     """Per defect class one over the root of its number of images, 1 in the mean."""
     present = [train.dataset.samples[i].class_ids for i in train.pick]
@@ -163,11 +171,3 @@ def _class_weights(train: stream.Source) -> tuple[float, ...]:
     ]
     weights = 1 / np.sqrt(counts)
     return tuple((weights / weights.mean()).tolist())
-
-
-def gate_weights(train: stream.Source, config: TrainConfig) -> tuple[float, float] | None:
-    """Of a sound and of a defective image: together they weigh the same."""
-    if not config.balance.class_weights or train.stage != "gate":
-        return None
-    share = float((train.first_class != 0).mean())
-    return 0.5 / (1 - share), 0.5 / share

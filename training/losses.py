@@ -118,7 +118,7 @@ class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
 @keras.saving.register_keras_serializable(package="linegate")
 class Pointing(keras.losses.Loss):  # type: ignore[misc]
     """Binary cross-entropy of what `networks.taught` gives: of both logits, so that each learns
-    to say it alone, and, `mask` times, of the cells.
+    to say it alone, and of the cells.
 
     Truth is float32 (n, 1 + h * w): 1 for defective, then how much of each pixel defects cover,
     -1 throughout where nobody drew them, which teaches no cell. A cell is the defect's from a
@@ -132,13 +132,12 @@ class Pointing(keras.losses.Loss):  # type: ignore[misc]
         *,
         shape: Sequence[int],
         grid: Sequence[int],
-        mask: float = 1.0,
         name: str = "pointing",
         **kwargs: Any,
     ) -> None:
         """`shape` of the image in px and `grid` of the cells: (h, w) each."""
         super().__init__(name=name, **kwargs)
-        self.shape, self.grid, self.mask = tuple(shape), tuple(grid), mask
+        self.shape, self.grid = tuple(shape), tuple(grid)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         defective, drawn = y_true[:, :1], ops.reshape(y_true[:, 1:], (-1, *self.shape, 1))
@@ -150,14 +149,11 @@ class Pointing(keras.losses.Loss):  # type: ignore[misc]
         off = ops.cast(cover == 0, y_pred.dtype)
         for kind in on, off:
             error = ops.sum(_entropy_of_logits(on, cells) * kind, axis=2)
-            loss = loss + self.mask * ops.mean(
-                error / ops.maximum(ops.sum(kind, axis=2), 1), axis=1
-            )
+            loss = loss + ops.mean(error / ops.maximum(ops.sum(kind, axis=2), 1), axis=1)
         return loss
 
     def get_config(self) -> dict[str, Any]:
-        own = {"shape": self.shape, "grid": self.grid, "mask": self.mask}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "shape": self.shape, "grid": self.grid}
 
 
 def _entropy_of_logits(truth: Any, logit: Any) -> Any:

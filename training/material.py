@@ -53,9 +53,9 @@ def sources(
     return found
 
 
-def read_once(sources: dict[str, stream.Source]) -> None:
+def read_once(parts: dict[str, stream.Source]) -> None:
     """A mask that does not fit is found now, not in the middle of the night."""
-    for part, source in sources.items():
+    for part, source in parts.items():
         if isinstance(source.dataset, Simulated):
             continue
         slow = len(source.pick) > 200

@@ -19,11 +19,13 @@ _MOMENTUM = 0.9
 STANDARDISE = "standardise"
 """What the names of layers begin with that take mean and variance over the training images."""
 CELLS = "cells"
+"""The layer of the map, (n, h, w, 1), in logits."""
 
 _CELL_CHANNELS = 64
+# With few images the logits grow without it, and int8's error with them.
 _POOLED_L2 = 0.005
 
-Maps = Sequence[keras.KerasTensor]
+_Maps = Sequence[keras.KerasTensor]
 
 _RESNET50_STACKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
@@ -88,7 +90,7 @@ def gate(
     return keras.Model(image, logit, name="gate")
 
 
-def _pooled(maps: Maps, looks: int) -> keras.KerasTensor:
+def _pooled(maps: _Maps, looks: int) -> keras.KerasTensor:
     pools = layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D
     pooled = layers.Concatenate()([pool()(one) for one in maps for pool in pools])
     x = _standardise(_mean_of(pooled, looks), STANDARDISE)
@@ -102,7 +104,7 @@ def _pooled(maps: Maps, looks: int) -> keras.KerasTensor:
     )(x)
 
 
-def _mapped(maps: Maps) -> keras.KerasTensor:
+def _mapped(maps: _Maps) -> keras.KerasTensor:
     """The highest logit of two by two cells, each of which sees all depths and its neighbours."""
     deepest = maps[-1].shape[1:3]
     parts = []

@@ -100,12 +100,16 @@ def example(
                 view, cover = _with_paste(source, view, cover, rng)
                 defective = defective or bool(cover.any())
             view, cover = augment(view, cover, config.augment, rng)
-        target = cover.astype(np.float32) / 255
-        if source.stage == "gate":
-            known = mapped and (cover.any() or not defective)
-            where = target.max(axis=2).reshape(-1) if mapped else np.empty(0, np.float32)
-            label = np.array([defective], np.float32)
-            target = np.concatenate([label, where if known else np.full_like(where, -1)])
+        if source.stage == "segmenter":
+            target = cover.astype(np.float32) / 255
+        else:
+            target = np.array([defective], np.float32)
+        if mapped:
+            # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
+            # sound; nor is it where another was pasted beside it.
+            known = source.dataset.samples[index].drawn and (cover.any() or not defective)
+            where = cover.max(axis=2).reshape(-1).astype(np.float32) / 255
+            target = np.append(target, where if known else np.full_like(where, -1))
         yield scale(view, spec)[0], target
 
 

@@ -115,10 +115,8 @@ def test_defect_cross_entropy_is_that_of_the_defect_pixels() -> None:
     assert float(nothing) == pytest.approx(0, abs=1e-6)
 
 
-def _pointing(
-    label: float, cover: np.ndarray, logits: list[float], cells: np.ndarray, mask: float = 1.0
-) -> float:
-    loss = Pointing(shape=(8, 16), grid=(2, 4), mask=mask)
+def _pointing(label: float, cover: np.ndarray, logits: list[float], cells: np.ndarray) -> float:
+    loss = Pointing(shape=(8, 16), grid=(2, 4))
     truth = np.concatenate([[label], cover.ravel()])[None].astype(np.float32)
     return float(loss(truth, np.concatenate([logits, cells.ravel()])[None].astype(np.float32)))
 
@@ -137,10 +135,8 @@ def test_pointing_is_the_cross_entropy_of_both_logits_and_of_the_cells() -> None
     on = [look[0, 0] for look in cells]
     off = [np.delete(look.ravel(), [0, 5]) for look in cells]
     want = _entropy(1, 1.5) + _entropy(1, -0.5)
-    want += 0.7 * np.mean(
-        [_entropy(1, a) + _entropy(0, b).mean() for a, b in zip(on, off, strict=True)]
-    )
-    assert _pointing(1, cover, [1.5, -0.5], cells, 0.7) == pytest.approx(float(want), rel=1e-5)
+    want += np.mean([_entropy(1, a) + _entropy(0, b).mean() for a, b in zip(on, off, strict=True)])
+    assert _pointing(1, cover, [1.5, -0.5], cells) == pytest.approx(float(want), rel=1e-5)
 
 
 def test_pointing_learns_nothing_of_the_place_where_nobody_drew_it() -> None:
@@ -153,7 +149,7 @@ def test_pointing_learns_nothing_of_the_place_where_nobody_drew_it() -> None:
 
 
 def test_pointing_round_trip_and_its_curve_is_of_the_sum() -> None:
-    loss = Pointing(shape=(8, 16), grid=(2, 4), mask=0.5)
+    loss = Pointing(shape=(8, 16), grid=(2, 4))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
     area = PointingAUC(from_logits=True)

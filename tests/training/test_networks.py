@@ -64,7 +64,7 @@ def test_a_gate_with_a_half_turn_takes_the_mean_of_both_looks(head: str) -> None
     looks = [np.asarray(once(x, training=False)) for x in (images, turned)]
     assert not np.allclose(*looks, atol=1e-3)
     # Image by image: the batch of both looks is taken apart as it was put together.
-    assert np.allclose(twice(images, training=False), np.mean(looks, axis=0), atol=1e-4)
+    assert np.allclose(twice(images, training=False), np.mean(looks, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("half_turn", [False, True])

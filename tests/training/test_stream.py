@@ -1,6 +1,7 @@
 """What an epoch shows: the plan, the tiles, the targets."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,8 +132,15 @@ def test_a_gate_that_learns_from_masks_gets_the_cover_beside_the_label(
         ((_, cover),) = example(source, 2, rng=np.random.default_rng(seed), config=flipped)
         ((_, y),) = example(gate, 2, rng=np.random.default_rng(seed), config=flipped)
         assert np.array_equal(y[1:].reshape(48, 64), cover.max(axis=2))
-    # A defect that somebody saw and nobody drew.
+    # A defect that somebody saw and nobody drew, alone and with a drawn one pasted beside it.
     monkeypatch.setattr(type(gate.dataset), "planes", lambda _, i: np.zeros((96, 128, 2), np.bool_))
     ((_, y),) = example(gate, 2, rng=None, config=config)
+    assert y[0] == 1 and (y[1:] == -1).all()
+    sample = gate.dataset.samples[2]
+    undrawn = tuple(replace(s, drawn=False) if s is sample else s for s in gate.dataset.samples)
+    monkeypatch.undo()
+    monkeypatch.setattr(gate.dataset, "samples", undrawn)
+    pasted = TrainConfig(network=config.network, augment=Augment(copy_paste=1.0))
+    ((_, y),) = example(gate, 2, rng=np.random.default_rng(0), config=pasted)
     assert y[0] == 1 and (y[1:] == -1).all()
     assert next(iter(stream.validation(gate, config)))[1].shape == (16, 1 + 48 * 64)
