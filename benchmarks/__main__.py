@@ -98,10 +98,10 @@ def _latency(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from benchmarks import latency, machine
-    from edge_agent import bundle as bundles
+    from edge_agent.bundle import reader
 
     _at_least(("--samples", args.samples, 1), ("--warm-up", args.warm_up, 0))
-    bundle = bundles.load(args.bundle)
+    bundle = reader.load(args.bundle)
     with tqdm(total=2 * (args.samples + args.warm_up), desc="timing", file=sys.stderr) as bar:
         timings, left_out = latency.measure(
             bundle,
@@ -131,10 +131,10 @@ def _accuracy(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from benchmarks import accuracy, machine
-    from edge_agent import bundle as bundles
+    from edge_agent.bundle import reader
 
     _at_least(("--frames", args.frames, 1), ("--first-seed", args.first_seed, 0))
-    bundle = bundles.load(args.bundle)
+    bundle = reader.load(args.bundle)
     with tqdm(total=args.frames, desc="judging", unit="frame", file=sys.stderr) as bar:
         results, baseline = accuracy.judge(
             bundle,

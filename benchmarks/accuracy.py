@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from edge_agent.bundle import Bundle
-from edge_agent.camera.rolled_steel import SteelStrip
+from edge_agent.bundle.manifest import Bundle
 from edge_agent.frame import ClassMap, Image
-from edge_agent.gate import Gate
-from edge_agent.runtime import choose
-from edge_agent.segment import Segmenter, class_map
+from edge_agent.inspection.gate import Gate
+from edge_agent.inspection.runtime import choose
+from edge_agent.inspection.segmenter import Segmenter, class_map
+from edge_agent.simulation.rolled_steel import SteelStrip
 
 TEST_SEEDS = range(9_000, 10_000)
 """Strips on which no weight, threshold or rule was chosen."""

@@ -23,21 +23,15 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import drafts
-from edge_agent.config import Mqtt
-from edge_agent.delivery import Delivery, Draft
+from edge_agent.config.config import Mqtt
+from edge_agent.delivery import encoding
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.delivery import Delivery, Draft
+from edge_agent.delivery.mqtt_connection import Connection
+from edge_agent.delivery.spool.spool import Message, Spool
 from edge_agent.errors import EdgeError
-from edge_agent.events import (
-    BoxPx,
-    BundleRef,
-    Defect,
-    DefectEvent,
-    GateScore,
-    MaskRle,
-    StateDocument,
-)
-from edge_agent.publish import Connection, Will
-from edge_agent.spool import Message, Spool
+from edge_agent.messages.events import BoxPx, BundleRef, Defect, DefectEvent, GateScore, MaskRle
+from edge_agent.messages.state import StateDocument
 
 _BASE = "linegate/site/line/bench"
 _BOOT = "0" * 32
@@ -182,7 +176,7 @@ def _fill(folder: Path, events: int) -> None:
 def _messages(first: int, count: int) -> list[Message]:
     found: list[Message] = []
     for number in range(first, first + count):
-        found += drafts.messages(_draft(number), number + 1, 1 << 20)
+        found += encoding.messages(_draft(number), number + 1, 1 << 20)
     return found
 
 

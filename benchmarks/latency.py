@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.bundle import Bundle
-from edge_agent.preprocess import inputs
-from edge_agent.runtime import Runtime, candidates, open_runtime, runs_here
-from edge_agent.runtime.base import CPU
+from edge_agent.bundle.manifest import Bundle
+from edge_agent.inspection.preprocess import inputs
+from edge_agent.inspection.runtime import Runtime, candidates, open_runtime, runs_here
+from edge_agent.inspection.runtime.base import CPU
 
 
 @dataclass(frozen=True, slots=True)

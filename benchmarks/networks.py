@@ -14,11 +14,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.camera.simulated import strip_of
-from edge_agent.config import SimulatedCamera
+from edge_agent.bundle.manifest import GATE_INPUT, SEGMENTER_INPUT, InputSpec
+from edge_agent.config.camera import SimulatedCamera
 from edge_agent.errors import EdgeError
-from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, InputSpec, prepare
-from training import networks
+from edge_agent.inspection.preprocess import prepare
+from edge_agent.simulation.rolled_steel import strip_of
+from training.networks import networks
 
 _SEED = 5000
 _BATCHES, _BATCH = 12, 8

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import rle
-from edge_agent.events import DefectEvent
 from edge_agent.frame import ClassMap, Image
+from edge_agent.inspection import rle
+from edge_agent.messages.events import DefectEvent
 
 Picture = NDArray[np.uint8]
 """BGR, uint8, shape (lines, pixels, 3): what OpenCV writes."""

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from edge_agent.signature import SIGNATURE
+    from edge_agent.bundle.signature import SIGNATURE
 
     signed = (args.bundle / SIGNATURE).exists()
     _calibrate(args)
@@ -59,17 +59,19 @@ def _run(args: argparse.Namespace) -> None:
 def _calibrate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from calibration import gate, labelled
-    from edge_agent import bundle as bundles
+    from calibration import gate
+    from edge_agent.bundle import reader
+    from workshop.datasets import labelled_frames
+    from workshop.errors import WorkshopError
 
     if not 0 <= args.miss_rate < 1:
-        raise labelled.DataError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
-    bundle = bundles.load(args.bundle)
+        raise WorkshopError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
+    bundle = reader.load(args.bundle)
     if args.data is None:
         gate.reset(bundle)
         print(json.dumps([]) if args.json else f"{args.bundle}: p = 0.01 for every gate artifact")
         return
-    frames = labelled.read(args.data)
+    frames = labelled_frames.read(args.data)
     with tqdm(total=len(frames), desc="scoring", unit="frame", file=sys.stderr) as progress:
         results = gate.calibrate(
             bundle,

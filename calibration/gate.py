@@ -10,14 +10,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from calibration.labelled import DataError, LabelledFrame
-from calibration.threshold import choose
-from edge_agent.bundle import MANIFEST, Artifact, Bundle, encode_manifest
-from edge_agent.camera.folder import read_image
-from edge_agent.gate import SEED_THRESHOLD_LOGIT, frame_score, logit
-from edge_agent.preprocess import inputs, tile_boxes
-from edge_agent.runtime import open_runtime
-from edge_agent.signature import SIGNATURE
+from edge_agent.bundle.manifest import MANIFEST, Artifact, Bundle
+from edge_agent.bundle.reader import encode_manifest
+from edge_agent.bundle.signature import SIGNATURE
+from edge_agent.image_files import read_image
+from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, frame_score, logit
+from edge_agent.inspection.preprocess import inputs, tile_boxes
+from edge_agent.inspection.runtime import open_runtime
+from workshop.datasets.labelled_frames import LabelledFrame
+from workshop.errors import WorkshopError
+from workshop.thresholds import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def calibrate(
     """Score the frames with every gate artifact and write its threshold into the bundle.
 
     With tiles a frame's score is the highest of its tiles', as on the line. Frames with a defect
-    below `min_defect_px` are neither defective nor clean: left out. Raises DataError when no
+    below `min_defect_px` are neither defective nor clean: left out. Raises WorkshopError when no
     defective frame is left, a frame cannot be read, or an artifact gives no number for one.
     """
     used = [f for f in frames if f.class_id == 0 or (f.defect_px or 0) >= min_defect_px]
@@ -55,7 +57,7 @@ def calibrate(
         used = list(frames)
     defective = np.array([f.class_id > 0 for f in used])
     if not defective.any():
-        raise DataError("--data: no defective frames; a threshold needs some, 300 are better")
+        raise WorkshopError("--data: no defective frames; a threshold needs some, 300 are better")
     stage = bundle.manifest.gate
     runtimes = [open_runtime(bundle, artifact, threads) for artifact in stage.artifacts]
     scores = np.empty((len(stage.artifacts), len(used)))
@@ -64,13 +66,13 @@ def calibrate(
             image = read_image(frame.image)
             boxes = tile_boxes((image.shape[0], image.shape[1]), stage.input)
         except ValueError as error:
-            raise DataError(f"--data: {frame.image}: {error}; remove or replace it") from None
+            raise WorkshopError(f"--data: {frame.image}: {error}; remove or replace it") from None
         # Tile by tile, each prepared once for all artifacts.
         logits = [[logit(r.run(x)) for r in runtimes] for x in inputs(image, stage.input, boxes)]
         scores[:, column] = [frame_score(of_one) for of_one in zip(*logits, strict=True)]
         for artifact, score in zip(stage.artifacts, scores[:, column], strict=True):
             if not math.isfinite(score):
-                raise DataError(
+                raise WorkshopError(
                     f"--data: {frame.image}: {artifact.file.name} gives {score}, no number; "
                     "train the gate again and export it"
                 )
@@ -127,6 +129,6 @@ def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
         temporary.replace(bundle.folder / MANIFEST)
         (bundle.folder / SIGNATURE).unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(
+        raise WorkshopError(
             f"--bundle: {bundle.folder}: {error.strerror}; it must be writable"
         ) from None

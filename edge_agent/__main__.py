@@ -7,17 +7,8 @@ import logging
 import signal
 import sys
 
-from edge_agent.commands import (
-    bundle,
-    camera,
-    inspect,
-    spool,
-    status,
-    subscribe,
-    tools,
-    update,
-)
-from edge_agent.commands.common import Started
+from edge_agent.cli import bundle, camera, inspect, spool, status, subscribe, tools, update
+from edge_agent.cli.common import Started
 from edge_agent.errors import EdgeError
 from edge_agent.version import VERSION
 

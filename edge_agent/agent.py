@@ -13,26 +13,30 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import events, parcel, replay, running, versions
-from edge_agent.broker import EmbeddedBroker
+from edge_agent.bundle import archive, version_history
 from edge_agent.camera import open_camera
-from edge_agent.config import Config
-from edge_agent.control import Control
-from edge_agent.delivery import Delivery
+from edge_agent.config.config import Config
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.embedded_broker import EmbeddedBroker
+from edge_agent.delivery.mqtt_connection import Connection, check_files
+from edge_agent.delivery.spool import replay
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BundleError, EdgeError
-from edge_agent.health import sd_notify
-from edge_agent.metrics import MetricsServer
-from edge_agent.pipeline import Identity, Pipeline
-from edge_agent.publish import Connection, Will, check_files
-from edge_agent.remote import Remote
-from edge_agent.slots import Slots
-from edge_agent.spool import Spool
-from edge_agent.stages import Stages, prepare_stages, trust_of
-from edge_agent.standing import Standing
-from edge_agent.statelock import StateLock
-from edge_agent.tend import Tender
-from edge_agent.updater import Updater
-from edge_agent.vitals import summary, vitals
+from edge_agent.inspection.models import Stages, prepare_stages, trust_of
+from edge_agent.messages import health as messages_health
+from edge_agent.pipeline.pipeline import Identity, Pipeline
+from edge_agent.remote.actions import Control
+from edge_agent.remote.commands import Remote
+from edge_agent.supervision.health_document import summary, vitals
+from edge_agent.supervision.instance_lock import StateLock
+from edge_agent.supervision.metrics import MetricsServer
+from edge_agent.supervision.state_document import Standing
+from edge_agent.supervision.supervisor import Tender
+from edge_agent.supervision.systemd import sd_notify
+from edge_agent.update import startup
+from edge_agent.update.bundle_store import Slots
+from edge_agent.update.updater import Updater
 
 __all__ = ["Agent", "Stages", "prepare_stages"]
 
@@ -59,13 +63,13 @@ class Agent:
         check_files(config.mqtt)
         self._lock = StateLock(config.state_dir)
         self._slots = Slots(config.state_dir, at=at)
-        runs = running.begin(config, self._slots, self._load, allow_older=allow_older)
+        runs = startup.begin(config, self._slots, self._load, allow_older=allow_older)
         runs.stages.log()
         self._record = self._slots.read()
         try:
             self._put_together(runs.stages, frame_limit)
         except EdgeError:
-            running.spare(self._slots)  # refused for something else than the bundle
+            startup.spare(self._slots)  # refused for something else than the bundle
             raise
         self._updater = Updater(
             config=config,
@@ -90,7 +94,7 @@ class Agent:
 
     def _unpacked(self, bundle: Path) -> Path:
         """Its folder: of a packed bundle one that lasts as long as the agent, which copies it."""
-        return self._files.enter_context(parcel.opened(bundle, trust_of(self._config)))
+        return self._files.enter_context(archive.opened(bundle, trust_of(self._config)))
 
     def _put_together(self, stages: Stages, frame_limit: int | None) -> None:
         config = self._config
@@ -178,7 +182,7 @@ class Agent:
         Raises the CameraError that ended the run, after everything was delivered and closed.
         """
         if self._record.phase != "proving":
-            versions.remember(self._config.state_dir, self._standing.stages.bundle)
+            version_history.remember(self._config.state_dir, self._standing.stages.bundle)
         with _signals(self._pipeline.stop):
             self._delivery.start()
             began = time.monotonic()
@@ -200,7 +204,7 @@ class Agent:
             self._delivery.stop(_DRAIN_S)
             self._delivery.join()
         self._updater.join(_DRAIN_S)
-        running.spare(self._slots)
+        startup.spare(self._slots)
         self._tender.close()
         if self._broker:
             self._broker.close()
@@ -210,7 +214,7 @@ class Agent:
             raise self._pipeline.failure
         return summary(self.health(), self._standing.stages.ref, inspecting_s)
 
-    def health(self) -> events.HealthDocument:
+    def health(self) -> messages_health.HealthDocument:
         return vitals(
             self._boot_id,
             time.monotonic() - self._began_s,

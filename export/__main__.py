@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import EdgeError
-from export import commands
+from export import cli_signing
 
 if TYPE_CHECKING:
-    from edge_agent.bundle import RegionRule
-    from export import compare
+    from edge_agent.bundle.manifest import RegionRule
+    from export import float_comparison
+    from export.acceptance.criteria import Limits
+    from export.acceptance_run import Judged
     from export.exporter import Form
-    from export.guard import Limits
-    from export.labelled import Judged
 
 _USAGE = """\
 edge-export --gate FILE --segmenter FILE --samples DIR --out DIR [options]
@@ -143,15 +143,17 @@ def _guard_arguments(group: argparse._ArgumentGroup) -> None:
 def _export(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from export import exporter, labelled, memory, pack, samples, source
-    from export.errors import ExportError
+    from export import acceptance_run, bundle_writer, exporter, memory
+    from workshop.datasets import image_folder
+    from workshop.errors import WorkshopError
+    from workshop.keras_models import load
 
     memory.limit_heap()
     rule, limits = _rule(args), _limits(args)
-    images = samples.read(args.samples, args.max_samples) if args.samples else []
+    images = image_folder.read(args.samples, args.max_samples) if args.samples else []
     wanted = _forms(args.forms)
     sources = [
-        source.load(stage, path, weights, trust=args.trust, uint8_input=args.uint8_input)
+        load.load(stage, path, weights, trust=args.trust, uint8_input=args.uint8_input)
         for stage, path, weights in (
             ("gate", args.gate, args.gate_weights),
             ("segmenter", args.segmenter, args.segmenter_weights),
@@ -163,16 +165,16 @@ def _export(args: argparse.Namespace) -> None:
     names = tuple(args.classes.split(",")) if args.classes else ()
     names = names or (card.class_names if card else ())
     if names and len(names) != maps:
-        raise ExportError(f"--classes: {len(names)} names for {maps} maps")
+        raise WorkshopError(f"--classes: {len(names)} names for {maps} maps")
     guard = None
     if args.data:
         most = (args.max_samples, *[args.max_images] * 3)
-        guard = labelled.open_guard(args.data, names, sources, args.sets, most, limits, rule)
+        guard = acceptance_run.open_guard(args.data, names, sources, args.sets, most, limits, rule)
         images, names = guard.images(), guard.data.class_names
-    names = names or samples.class_names(args.samples, maps)
+    names = names or image_folder.class_names(args.samples, maps)
     golden = exporter.golden_samples(sources[0], images)
-    made: dict[str, list[pack.Made]] = {}
-    rows: list[compare.Row] = []
+    made: dict[str, list[bundle_writer.Made]] = {}
+    rows: list[float_comparison.Row] = []
     with tqdm(total=2 * (len(wanted) + 1), desc="export", unit="step", file=sys.stderr) as progress:
         for one in sources:
 
@@ -184,7 +186,7 @@ def _export(args: argparse.Namespace) -> None:
             made[one.stage], found = exporter.forms(one, wanted, images, golden, done, convert_all)
             rows += found
     judged = guard.judge(sources, made, rows) if guard else None
-    pack.write(
+    bundle_writer.write(
         args.out,
         name=args.name,
         version=args.bundle_version,
@@ -200,47 +202,50 @@ def _export(args: argparse.Namespace) -> None:
     _print(args, rows, judged)
 
 
-def _print(args: argparse.Namespace, rows: list[compare.Row], judged: Judged | None) -> None:
-    from export import compare, verdict
+def _print(
+    args: argparse.Namespace, rows: list[float_comparison.Row], judged: Judged | None
+) -> None:
+    from export import float_comparison
+    from export.report import document
 
     if args.json:
         rest = json.dumps([asdict(row) for row in rows])
-        print(verdict.encode(judged.report).decode() if judged else rest)
+        print(document.encode(judged.report).decode() if judged else rest)
         return
-    print(compare.table(rows))
+    print(float_comparison.table(rows))
     print()
-    print(verdict.table(judged.report) if judged else _UNGUARDED)
+    print(document.table(judged.report) if judged else _UNGUARDED)
     print(f"bundle: {args.out}")
 
 
 def _rule(args: argparse.Namespace) -> RegionRule:
     import msgspec
 
-    from edge_agent.bundle import MAX_VERSION, RegionRule
-    from export.errors import ExportError
+    from edge_agent.bundle.manifest import MAX_VERSION, RegionRule
+    from workshop.errors import WorkshopError
 
     if not 1 <= args.bundle_version <= MAX_VERSION:
-        raise ExportError(f"--bundle-version: {args.bundle_version}: give 1 to {MAX_VERSION}")
+        raise WorkshopError(f"--bundle-version: {args.bundle_version}: give 1 to {MAX_VERSION}")
     if min(args.max_samples, args.max_images) < 4:
-        raise ExportError("--max-samples and --max-images must be at least 4")
+        raise WorkshopError("--max-samples and --max-images must be at least 4")
     try:
         return msgspec.convert(
             {"min_probability": args.min_probability, "min_area_px": args.min_area_px}, RegionRule
         )
     except msgspec.ValidationError as error:
-        raise ExportError(f"--min-probability or --min-area-px: {error}") from None
+        raise WorkshopError(f"--min-probability or --min-area-px: {error}") from None
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    from export.errors import ExportError
-    from export.guard import Limits
+    from export.acceptance.criteria import Limits
+    from workshop.errors import WorkshopError
 
     if args.sets and not args.data:
-        raise ExportError("--sets: without --data there is nothing to share out; give --data")
+        raise WorkshopError("--sets: without --data there is nothing to share out; give --data")
     if not 0 <= args.miss_rate < 1:
-        raise ExportError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
+        raise WorkshopError(f"--miss-rate: {args.miss_rate}: give a share from 0 to below 1")
     if not (0 <= args.max_more_false_alarms <= 100 and 0 <= args.max_dice_drop <= 1):
-        raise ExportError(
+        raise WorkshopError(
             "--max-more-false-alarms is 0 to 100 (percentage points), --max-dice-drop 0 to 1"
         )
     return Limits(
@@ -251,15 +256,15 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def _forms(text: str) -> tuple[Form, ...]:
-    from export.errors import ExportError
     from export.exporter import FORMS, USUAL
+    from workshop.errors import WorkshopError
 
     if text in ("usual", "all"):
         return USUAL if text == "usual" else FORMS
     by_name = {form.label: form for form in FORMS}
     unknown = [name for name in text.split(",") if name not in by_name]
     if unknown:
-        raise ExportError(
+        raise WorkshopError(
             f"--forms: {unknown[0]!r} is none; write usual, all or some of {', '.join(by_name)}"
         )
     return tuple(form for form in FORMS if form.label in text.split(","))
@@ -270,8 +275,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         # Converting came first and has no name; it keeps its arguments.
-        if words and words[0] in commands.COMMANDS:
-            commands.run(words)
+        if words and words[0] in cli_signing.COMMANDS:
+            cli_signing.run(words)
         else:
             _export(_parser().parse_args(words))
     except EdgeError as error:

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.bundle import Cpu, Format, Precision
+from edge_agent.bundle.manifest import Cpu, Format, Input, InputSpec, Precision
 from edge_agent.frame import Image
-from edge_agent.gate import frame_score, logit
-from edge_agent.preprocess import Input, InputSpec, inputs, tile_boxes
-from edge_agent.runtime import Runtime
-from edge_agent.runtime.onnx import OnnxRuntime
-from edge_agent.runtime.tflite import TfliteRuntime
-from export import compare, convert, memory, oldest
-from export.errors import ExportError
-from export.frozen import INPUT, OUTPUT
-from export.pack import Made, tolerance
-from export.source import Source
+from edge_agent.inspection.gate import frame_score, logit
+from edge_agent.inspection.preprocess import inputs, tile_boxes
+from edge_agent.inspection.runtime import Runtime
+from edge_agent.inspection.runtime.onnx import OnnxRuntime
+from edge_agent.inspection.runtime.tflite import TfliteRuntime
+from export import float_comparison, memory
+from export.bundle_writer import Made, tolerance
+from export.conversion import minimum_runtime, onnx, tflite
+from workshop.errors import WorkshopError
+from workshop.keras_models.freeze import INPUT, OUTPUT
+from workshop.keras_models.load import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,12 @@ class Batches:
     """
 
     def __init__(self, images: Sequence[Image], spec: InputSpec) -> None:
-        """Raises ExportError for an image that gives too many tiles."""
+        """Raises WorkshopError for an image that gives too many tiles."""
         self._images, self._spec = images, spec
         try:
             self.tiles = [len(tile_boxes((i.shape[0], i.shape[1]), spec)) for i in images]
         except ValueError as error:
-            raise ExportError(f"--samples: {error}") from None
+            raise WorkshopError(f"--samples: {error}") from None
 
     def __iter__(self) -> Iterator[Input]:
         for image in self._images:
@@ -107,18 +108,20 @@ def forms(
     golden: Sequence[int],
     done: Callable[[str], None],
     convert_all: ConvertAll | None = None,
-) -> tuple[list[Made], list[compare.Row]]:
+) -> tuple[list[Made], list[float_comparison.Row]]:
     """The wanted artifacts, and their comparison against float Keras on all tiles of `images`.
 
     `done` is told each step that is over: one per form, and the comparison. `convert_all` makes
     the forms instead of plain conversion; what it gives need not be what was wanted.
     """
     batches = Batches(images, source.spec)
-    converted: list[tuple[Converted, compare.Comparison]] = []
+    converted: list[tuple[Converted, float_comparison.Comparison]] = []
     with tempfile.TemporaryDirectory() as folder:
         for one in (convert_all or _convert_all)(source, wanted, batches):
             size, runtime = len(one.data), opened(one.form, one.data, Path(folder))
-            converted.append((one, compare.Comparison(source.stage, one.form.label, size, runtime)))
+            converted.append(
+                (one, float_comparison.Comparison(source.stage, one.form.label, size, runtime))
+            )
             memory.give_back()
             done(one.form.label)
         outputs = _compared(source, batches, golden, [comparison for _, comparison in converted])
@@ -128,7 +131,7 @@ def forms(
             form, path = one.form, Path(folder) / "tried"
             path.write_bytes(one.data)
             allowed = tolerance(source.stage, form.precision)
-            versions, old = oldest.check(form.format, path, shown, answers, allowed)
+            versions, old = minimum_runtime.check(form.format, path, shown, answers, allowed)
             made.append(
                 Made(
                     form.format,
@@ -157,7 +160,7 @@ def forms(
 def _convert_all(source: Source, wanted: Sequence[Form], batches: Batches) -> Iterator[Converted]:
     float32 = b""
     if any(form.format == "onnx" for form in wanted):
-        float32 = convert.onnx_float32(source)
+        float32 = onnx.onnx_float32(source)
     for form in wanted:
         yield Converted(form, converted(source, form, float32, batches))
 
@@ -165,15 +168,15 @@ def _convert_all(source: Source, wanted: Sequence[Form], batches: Batches) -> It
 def converted(source: Source, form: Form, float32: bytes, batches: Batches) -> bytes:
     """One form without any guard; `float32` is the network as ONNX, for the ONNX forms."""
     if form.cpu != "any":
-        return convert.onnx_int8(convert.onnx_ready(float32, batches), batches, form.cpu)
+        return onnx.onnx_int8(onnx.onnx_ready(float32, batches), batches, form.cpu)
     if form.format == "onnx":
-        return float32 if form.precision == "float32" else convert.onnx_float16(float32)
+        return float32 if form.precision == "float32" else onnx.onnx_float16(float32)
     if form.precision == "int8":
-        return convert.tflite_int8(source, batches)
+        return tflite.tflite_int8(source, batches)
     return {
-        "float32": convert.tflite_float32,
-        "float16": convert.tflite_float16,
-        "dynamic": convert.tflite_dynamic,
+        "float32": tflite.tflite_float32,
+        "float16": tflite.tflite_float16,
+        "dynamic": tflite.tflite_dynamic,
     }[form.precision](source)
 
 
@@ -192,7 +195,7 @@ def _compared(
     source: Source,
     batches: Batches,
     golden: Sequence[int],
-    comparisons: Sequence[compare.Comparison],
+    comparisons: Sequence[float_comparison.Comparison],
 ) -> list[NDArray[np.float32]]:
     """Show every input to Keras and to all of `comparisons`; what each gave for the golden ones.
 

@@ -443,10 +443,18 @@ def _write_bundle(folder: Path, *, version: int = 1, **gate: Any) -> Path:
     """A bundle as edge-export packs it: two artifacts a stage, real golden outputs."""
     import onnxruntime
 
-    from edge_agent.bundle import Artifact, Manifest, RegionRule, Stage, describe, encode_manifest
-    from edge_agent.camera.simulated import strip_of
-    from edge_agent.config import SimulatedCamera
-    from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, prepare
+    from edge_agent.bundle.manifest import (
+        GATE_INPUT,
+        SEGMENTER_INPUT,
+        Artifact,
+        Manifest,
+        RegionRule,
+        Stage,
+    )
+    from edge_agent.bundle.reader import describe, encode_manifest
+    from edge_agent.config.camera import SimulatedCamera
+    from edge_agent.inspection.preprocess import prepare
+    from edge_agent.simulation.rolled_steel import strip_of
 
     folder.mkdir(parents=True)
     make_gate, make_segmenter = _tiny_networks()
@@ -524,18 +532,18 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def key_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private key as `edge-export keygen` writes it; its .pub lies beside it."""
-    from export import keys
+    from export import signing_keys
 
     path = tmp_path_factory.mktemp("keys") / "line.key"
-    keys.generate(path)
+    signing_keys.generate(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def sign_bundle(key_pair: Path) -> Callable[..., Path]:
     """`sign_bundle(folder, key=…)`: as `edge-export sign`, but it signs anything at all."""
-    from edge_agent.signature import sign
-    from export.keys import read_private
+    from edge_agent.bundle.signature import sign
+    from export.signing_keys import read_private
 
     def sign_it(folder: Path, key: Path = key_pair) -> Path:
         raw = (folder / "bundle.json").read_bytes()
@@ -551,8 +559,8 @@ def sign_bundle(key_pair: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 frames of the simulated strip, 800x256 px, defective and clean."""
-    from edge_agent.config import SimulatedCamera
-    from edge_agent.simulate import write
+    from edge_agent.config.camera import SimulatedCamera
+    from edge_agent.simulation.dataset import write
 
     out = tmp_path_factory.mktemp("frames")
     camera = SimulatedCamera(seed=7, width_px=800, height_px=256, defects_per_m=15, realtime=False)
@@ -686,7 +694,7 @@ def check_schema() -> Callable[[str, Any], None]:
     """`check_schema("event", document)`: hold a document against the published JSON Schema."""
     import jsonschema
 
-    from edge_agent.events import schemas
+    from edge_agent.messages.schema import schemas
 
     validators = {}
     for kind, schema in schemas().items():
@@ -704,7 +712,7 @@ def check_schema() -> Callable[[str, Any], None]:
 @pytest.fixture(scope="session")
 def mqtt_config() -> Callable[..., Any]:
     """`mqtt_config(broker, **keys)`: the [mqtt] section as the agent gets it."""
-    from edge_agent.config import Mqtt
+    from edge_agent.config.config import Mqtt
 
     def convert(broker: str, **keys: Any) -> Mqtt:
         return msgspec.convert({"broker": broker, **keys}, Mqtt)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent import rle
-from edge_agent.camera.folder import read_image
+from edge_agent.image_files import read_image
+from edge_agent.inspection import rle
 
 # Folder, number of images, and the shape of each in lines and pixels.
 SETS = [

@@ -7,9 +7,9 @@ import os
 import sys
 
 from edge_agent.errors import EdgeError
-from training.commands_data import add_inspect, add_split
-from training.commands_evaluate import add_evaluate
-from training.commands_train import add_train
+from training.cli.data import add_inspect, add_split
+from training.cli.evaluate import add_evaluate
+from training.cli.train import add_train
 from training.errors import RunFailed
 
 _EXAMPLE = """\

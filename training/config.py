@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_agent.preprocess import Tiles
-from training.errors import TrainingError
-from training.split import check_fractions
+from edge_agent.bundle.manifest import Tiles
+from workshop.errors import WorkshopError
+from workshop.splits import check_fractions
 
 _Side = Annotated[int, msgspec.Meta(ge=16, le=4096)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -143,36 +143,36 @@ class TrainConfig(_Part, frozen=True, kw_only=True):
 
 
 def check(config: TrainConfig, stage: str) -> None:
-    """What the types cannot say. Raises TrainingError."""
+    """What the types cannot say. Raises WorkshopError."""
     size = config.input
     if stage == "segmenter" and (size.height % 16 or size.width % 16):
-        raise TrainingError(
+        raise WorkshopError(
             f"input: {size.height}x{size.width}: the segmenter halves its input four times; "
             "take multiples of 16"
         )
     if stage == "gate" and min(size.height, size.width) < 128 and config.network.backbone == "none":
-        raise TrainingError(
+        raise WorkshopError(
             f"input: {size.height}x{size.width}: the gate needs at least 128 px a side"
         )
     if stage == "gate" and config.network.half_turn and config.network.head == "seed":
-        raise TrainingError(
+        raise WorkshopError(
             'network.half_turn: only with network.head = "pooled" or "mapped"; set that too'
         )
     mapped = stage == "gate" and config.network.head == "mapped"
     if mapped and (size.height % 32 or size.width % 32):
-        raise TrainingError(
+        raise WorkshopError(
             f"input: {size.height}x{size.width}: a gate that maps has cells of 32 px or 16; "
             "take multiples of 32"
         )
     loss = config.loss
     by_class = loss.per_class or loss.cross_entropy or loss.defect_cross_entropy
     if stage == "segmenter" and config.balance.class_weights and not by_class:
-        raise TrainingError(
+        raise WorkshopError(
             "balance.class_weights: the segmenter's loss has no term by class to weigh; set "
             "loss.per_class = true or loss.cross_entropy"
         )
     if stage == "gate" and config.balance.clean_ratio == 0:
-        raise TrainingError("balance.clean_ratio: 0: a gate needs clean images; leave it out")
+        raise WorkshopError("balance.clean_ratio: 0: a gate needs clean images; leave it out")
     if stage == "gate" and config.augment.copy_paste and config.input.tiles is not None:
-        raise TrainingError("augment.copy_paste: not for a gate on tiles; set it to 0")
+        raise WorkshopError("augment.copy_paste: not for a gate on tiles; set it to 0")
     check_fractions(config.data.fractions)

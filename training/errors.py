@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from edge_agent.errors import EdgeError
+from workshop.errors import WorkshopError
 
 
-class TrainingError(EdgeError):
-    """Data, configuration or models that cannot be used. One line: field, value, fix."""
-
-
-class RunFailed(TrainingError):
+class RunFailed(WorkshopError):
     """After the start: what was reached until then is kept. Exit code 1."""

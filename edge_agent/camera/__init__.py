@@ -9,7 +9,7 @@ from edge_agent.camera.base import (
     LossReason,
     StreamCounters,
 )
-from edge_agent.camera.chooser import open_backend, open_camera
+from edge_agent.camera.factory import open_backend, open_camera
 
 __all__ = [
     "Backend",

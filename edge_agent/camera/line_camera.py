@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_agent.camera.base import Backend, CameraCounts, CameraStatus, EndOfStream
-from edge_agent.camera.clock import ClockMap
-from edge_agent.camera.condition import LINE_RATE, Condition
-from edge_agent.camera.cutter import Cutter, Stretch
-from edge_agent.camera.ledger import Hole, Ledger
-from edge_agent.camera.pixels import decode
-from edge_agent.camera.plausible import Plausibility
-from edge_agent.camera.returning import Outage, Returning
+from edge_agent.camera.stream.clock import ClockMap
+from edge_agent.camera.stream.frame_cutter import Cutter, Stretch
+from edge_agent.camera.stream.image_checks import Plausibility
+from edge_agent.camera.stream.ledger import Hole, Ledger
+from edge_agent.camera.stream.pixel_formats import decode
+from edge_agent.camera.stream.reconnect import Outage, Returning
+from edge_agent.camera.stream.status import LINE_RATE, Condition
 from edge_agent.frame import Block, Frame, Gap, GapReason, Image
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
-from edge_agent import bundle as bundles
+from edge_agent.bundle import reader
 
 
 def test_exact_interval_against_the_tables() -> None:
@@ -43,14 +43,14 @@ def test_cases_cover_strips_of_consecutive_seeds() -> None:
 
 
 def test_test_seeds_are_no_training_seeds() -> None:
-    from training.datasets.simulated import TRAIN_SEEDS, VALIDATION_SEEDS
+    from workshop.datasets.simulated import TRAIN_SEEDS, VALIDATION_SEEDS
 
     for other in (TRAIN_SEEDS, VALIDATION_SEEDS):
         assert not set(accuracy.TEST_SEEDS) & set(other)
 
 
 def test_judging_accounts_for_every_frame(tiny_bundle: Path) -> None:
-    bundle = bundles.load(tiny_bundle)
+    bundle = reader.load(tiny_bundle)
     label = bundle.manifest.gate.artifacts[0].label
     results, baseline = accuracy.judge(
         bundle, [label], first_seed=9000, frames=24, threads=1, progress=lambda: None

@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks import demo, pictures
-from edge_agent.camera.rolled_steel import SteelStrip
+from edge_agent.simulation.rolled_steel import SteelStrip
 
 
 def test_annotation_outlines_the_truth_and_keeps_the_size() -> None:

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.__main__ import main
-from calibration.labelled import read
-from calibration.threshold import choose
-from edge_agent import bundle as bundles
-from edge_agent.camera.folder import read_image
-from edge_agent.gate import SEED_THRESHOLD_LOGIT, Gate
-from edge_agent.preprocess import Tiles
-from edge_agent.runtime import Choice, open_runtime
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import Tiles
+from edge_agent.image_files import read_image
+from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, Gate
+from edge_agent.inspection.runtime import Choice, open_runtime
+from workshop.datasets.labelled_frames import read
+from workshop.thresholds import choose
 
 _scores = st.lists(st.tuples(st.floats(-20, 20), st.booleans()), min_size=1, max_size=60).filter(
     lambda rows: any(d for _, d in rows)
@@ -64,7 +64,7 @@ def test_thresholds_are_set_per_artifact_and_the_bundle_still_loads(
     words = ["gate", "--bundle", str(bundle), "--data", str(data), "--miss-rate", "0", "--json"]
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
-    manifest = bundles.load(bundle).manifest
+    manifest = reader.load(bundle).manifest
     assert [r["artifact"] for r in rows] == [a.label for a in manifest.gate.artifacts]
     for row, artifact in zip(rows, manifest.gate.artifacts, strict=True):
         assert artifact.threshold_logit == pytest.approx(row["threshold_logit"], abs=1e-5)
@@ -87,7 +87,7 @@ def test_frames_are_scored_as_the_line_scores_them(
     words = ["gate", "--bundle", str(bundle), "--data", str(data), "--miss-rate", "0.2", "--json"]
     assert main(words) == 0
     row = json.loads(capsys.readouterr().out)[0]
-    after = bundles.load(bundle)
+    after = reader.load(bundle)
     stage = after.manifest.gate
     gate = Gate(
         stage.input, Choice(stage.artifacts[0], open_runtime(after, stage.artifacts[0], 1), 0, ())
@@ -100,11 +100,11 @@ def test_frames_are_scored_as_the_line_scores_them(
 
 def _cut_into_tiles(bundle: Path) -> None:
     path = bundle / "bundle.json"
-    manifest = bundles.parse_manifest(path.read_bytes(), path)
+    manifest = reader.parse_manifest(path.read_bytes(), path)
     tiles = Tiles(height_px=256, width_px=256, overlap_px=32)
     spec = msgspec.structs.replace(manifest.gate.input, tiles=tiles)
     gate = msgspec.structs.replace(manifest.gate, input=spec)
-    path.write_bytes(bundles.encode_manifest(msgspec.structs.replace(manifest, gate=gate)))
+    path.write_bytes(reader.encode_manifest(msgspec.structs.replace(manifest, gate=gate)))
 
 
 @pytest.mark.parametrize("tiled", [False, True])
@@ -145,7 +145,7 @@ def test_a_frame_of_too_many_tiles_is_named(
 
 def test_without_labels_the_seeds_threshold(bundle: Path) -> None:
     assert main(["gate", "--bundle", str(bundle)]) == 0
-    for artifact in bundles.load(bundle).manifest.gate.artifacts:
+    for artifact in reader.load(bundle).manifest.gate.artifacts:
         assert artifact.threshold_logit == pytest.approx(SEED_THRESHOLD_LOGIT, abs=1e-5)
         assert 1 / (1 + math.exp(-artifact.threshold_logit)) == pytest.approx(0.01, rel=1e-4)
 

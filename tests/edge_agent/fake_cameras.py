@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.camera import gvcp
+from edge_agent.camera.backends.genicam import gvcp
 
 LONG = os.environ.get("LINEGATE_LONG") == "1"
 """The long form of tests that have two: more frames, for longer, and with timings asserted, which

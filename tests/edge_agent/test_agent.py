@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import rle
-from edge_agent.camera.folder import read_image
+from edge_agent.image_files import read_image
+from edge_agent.inspection import rle
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES, PIXELS = 256, 800  # of the `frames`

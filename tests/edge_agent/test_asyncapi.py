@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from edge_agent import __main__ as edge_agent_main
-from edge_agent import asyncapi
-from edge_agent.events import types
+from edge_agent.messages import asyncapi
+from edge_agent.messages.schema import types
 
 ROOT = Path(__file__).resolve().parents[2]
 

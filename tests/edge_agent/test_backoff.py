@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from edge_agent.backoff import Backoff
+from edge_agent.delivery.backoff import Backoff
 
 
 def test_waits_double_up_to_half_a_minute_and_are_never_the_same_twice() -> None:

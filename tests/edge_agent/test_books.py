@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import drafts
-from edge_agent.books import Books
-from edge_agent.drafts import Draft
+from edge_agent.delivery import losses
+from edge_agent.delivery.drafts import Draft
+from edge_agent.delivery.inbox import Mailbox
+from edge_agent.delivery.spool.spool import Spool, Stored
+from edge_agent.delivery.spool_writer import Books
 from edge_agent.frame import GapReason
-from edge_agent.mailbox import Mailbox
-from edge_agent.spool import Spool, Stored
 
-NOWHERE = drafts.nowhere("root/site/line/agent", "b" * 32)
+NOWHERE = losses.nowhere("root/site/line/agent", "b" * 32)
 
 
 def draft(frame_id: int, detail: str = "") -> Draft:

@@ -17,18 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.bundle import (
-    Bundle,
-    Manifest,
-    OldestRuntime,
-    RegionRule,
-    describe,
-    encode_manifest,
-    load,
-    parse_manifest,
-)
+from edge_agent.bundle.manifest import Bundle, Manifest, OldestRuntime, RegionRule, Tiles
+from edge_agent.bundle.reader import describe, encode_manifest, load, parse_manifest
 from edge_agent.errors import BundleError
-from edge_agent.preprocess import Tiles
 
 # No network: only `edge_agent.runtime` opens these.
 GATE = b"a gate in onnx" * 20

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.bundle import encode_manifest, parse_manifest
+from edge_agent.bundle.reader import encode_manifest, parse_manifest
+from edge_agent.bundle.signature import Trust, key_id, sign, verify
 from edge_agent.errors import BundleError
-from edge_agent.signature import Trust, key_id, sign, verify
 
 pytestmark = pytest.mark.slow
 

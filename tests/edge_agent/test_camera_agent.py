@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rtsp import rtsp_servers
 
-from edge_agent.camera.folder import read_image
+from edge_agent.image_files import read_image
 
 LINES, PIXELS = 256, 800  # of the `frames`
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.camera.blockcount import BlockCount
+from edge_agent.camera.backends.genicam.block_ids import BlockCount
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import pytest
 from fake_cameras import LONG
 from viva_genicam.testing import FakeGigeCamera
 
-from edge_agent.camera.genicam import Genicam
-from edge_agent.config import GenicamCamera
+from edge_agent.camera.backends.genicam.backend import Genicam
+from edge_agent.config.camera import GenicamCamera
 
 ROOT = Path(__file__).resolve().parents[2]
 VIKY = Path(genicam.__file__).with_name("viky.cti")

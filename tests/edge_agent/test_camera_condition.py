@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.camera.condition import Condition
-from edge_agent.camera.plausible import Plausibility
+from edge_agent.camera.stream.image_checks import Plausibility
+from edge_agent.camera.stream.status import Condition
 from edge_agent.frame import GapReason, Image
 
 MS = 1_000_000

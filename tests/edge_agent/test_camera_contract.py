@@ -21,12 +21,12 @@ from recorded import RecordedDevice, write_video
 from viva_genicam.testing import FakeGigeCamera, FakeU3vCamera
 
 from edge_agent.camera import Backend, Camera, EndOfStream, StreamCounters, open_backend
-from edge_agent.camera.found import Found
-from edge_agent.camera.genicam import Genicam
+from edge_agent.camera.backends.genicam.backend import Genicam
+from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.opencv import OpenCv
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.camera.opencv import OpenCv
-from edge_agent.camera.pixels import payload_bytes
-from edge_agent.config import (
+from edge_agent.camera.stream.pixel_formats import payload_bytes
+from edge_agent.config.camera import (
     FolderCamera,
     GenicamCamera,
     GentlCamera,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.camera.cutter import Cutter, Stretch
-from edge_agent.camera.ledger import Hole
+from edge_agent.camera.stream.frame_cutter import Cutter, Stretch
+from edge_agent.camera.stream.ledger import Hole
 from edge_agent.frame import Frame, Gap, GapReason, Image
 
 WIDTH = 3

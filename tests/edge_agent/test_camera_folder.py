@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.camera import Camera, EndOfStream, open_camera
-from edge_agent.camera.folder import read_image
-from edge_agent.config import FolderCamera
+from edge_agent.config.camera import FolderCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Frame, Gap, GapReason, Image
+from edge_agent.image_files import read_image
 
 WIDTH, LINES = 60, 40
 

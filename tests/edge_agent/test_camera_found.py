@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.camera.backends.genicam.discovery import Found, choose
 from edge_agent.camera.base import CameraLost, LossReason
-from edge_agent.camera.found import Found, choose
 from edge_agent.errors import CameraError
 
 _TOP = Found(kind="genicam", serial="1", user_name="strip", mac="00:30:53:00:00:01", ip="10.0.0.1")

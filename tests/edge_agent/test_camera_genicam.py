@@ -15,12 +15,13 @@ import viva_genicam
 from fake_cameras import LONG
 from viva_genicam.testing import FakeGigeCamera, FakeU3vCamera
 
-from edge_agent.camera import Backend, CameraLost, LossReason, features
-from edge_agent.camera.found import Found
-from edge_agent.camera.genicam import Genicam
+from edge_agent.camera import Backend, CameraLost, LossReason
+from edge_agent.camera.backends.genicam import features
+from edge_agent.camera.backends.genicam.backend import Genicam
+from edge_agent.camera.backends.genicam.discovery import Found
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.camera.pixels import decode
-from edge_agent.config import GenicamCamera
+from edge_agent.camera.stream.pixel_formats import decode
+from edge_agent.config.camera import GenicamCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block, Frame, Gap, GapReason
 

@@ -10,10 +10,11 @@ from typing import Any
 import genicam
 import pytest
 
-from edge_agent.camera import CameraLost, features
-from edge_agent.camera.gentl import Gentl, devices
+from edge_agent.camera import CameraLost
+from edge_agent.camera.backends.genicam import features
+from edge_agent.camera.backends.genicam.gentl import Gentl, devices
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.config import GentlCamera
+from edge_agent.config.camera import GentlCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block, Frame, Gap, GapReason
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.camera import gvcp
+from edge_agent.camera.backends.genicam import gvcp
 
 _LOOPBACK = gvcp.Interface("lo", ipaddress.IPv4Interface("127.0.0.1/8"))
 _LINE = gvcp.Interface("eth0", ipaddress.IPv4Interface("192.168.7.1/24"))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.camera import StreamCounters
-from edge_agent.camera.blockid import BlockIds
-from edge_agent.camera.clock import ClockMap
-from edge_agent.camera.ledger import Hole, Ledger
-from edge_agent.camera.returning import Outage
+from edge_agent.camera.backends.genicam.block_ids import BlockIds
+from edge_agent.camera.stream.clock import ClockMap
+from edge_agent.camera.stream.ledger import Hole, Ledger
+from edge_agent.camera.stream.reconnect import Outage
 from edge_agent.frame import Block, GapReason
 
 LINES = 37

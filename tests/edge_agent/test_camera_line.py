@@ -13,7 +13,7 @@ from scripted import PIXELS, Scripted, block, line_image
 
 from edge_agent.camera import Backend, CameraLost, EndOfStream, LossReason, open_camera
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.config import SimulatedCamera
+from edge_agent.config.camera import SimulatedCamera
 from edge_agent.errors import ConfigError
 from edge_agent.frame import Frame, Gap
 

@@ -14,9 +14,9 @@ from recorded import LINES, PIXELS, RecordedDevice, images, write_video
 from rtsp import RtspServer, rtsp_servers
 
 from edge_agent.camera import Backend, CameraLost, EndOfStream, LossReason, open_backend
-from edge_agent.camera.opencv import OpenCv
-from edge_agent.config import Camera as CameraConfig
-from edge_agent.config import GstreamerCamera, RtspCamera, V4l2Camera, VideoCamera
+from edge_agent.camera.backends.opencv import OpenCv
+from edge_agent.config.camera import Camera as CameraConfig
+from edge_agent.config.camera import GstreamerCamera, RtspCamera, V4l2Camera, VideoCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block
 

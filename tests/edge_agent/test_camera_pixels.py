@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.camera.pixels import PIXEL_FORMATS, decode, known, payload_bytes
+from edge_agent.camera.stream.pixel_formats import PIXEL_FORMATS, decode, known, payload_bytes
 
 
 def _lsb_packed(values: list[int], bits: int) -> bytes:

@@ -13,7 +13,7 @@ from scripted import Scripted, block
 
 from edge_agent.camera import Backend, CameraLost, EndOfStream, LossReason
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.camera.returning import Outage, Returning
+from edge_agent.camera.stream.reconnect import Outage, Returning
 from edge_agent.errors import CameraError
 from edge_agent.frame import Frame, Gap
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 
 from edge_agent.camera import Camera, open_camera
-from edge_agent.camera.simulated import strip_of
-from edge_agent.config import SimulatedCamera
+from edge_agent.config.camera import SimulatedCamera
 from edge_agent.frame import Frame
+from edge_agent.simulation.rolled_steel import strip_of
 
 
 def _camera(**settings: float | bool) -> Camera:

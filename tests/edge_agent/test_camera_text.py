@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.features import Node
 from edge_agent.camera.commissioning import exposure
-from edge_agent.camera.features import Node
-from edge_agent.camera.found import Found
-from edge_agent.commands.camera import text
+from edge_agent.cli.camera import text
 
 
 def test_found_cameras_are_one_a_line() -> None:

@@ -20,10 +20,9 @@ import numpy as np
 import pytest
 
 from edge_agent import __main__ as edge_agent_main
-from edge_agent.camera.rolled_steel import CLASS_NAMES
-from edge_agent.camera.simulated import strip_of
-from edge_agent.config import SimulatedCamera
-from edge_agent.events import schemas
+from edge_agent.config.camera import SimulatedCamera
+from edge_agent.messages.schema import schemas
+from edge_agent.simulation.rolled_steel import CLASS_NAMES, strip_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

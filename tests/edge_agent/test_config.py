@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.config import Config, FolderCamera, SimulatedCamera, load, parse
+from edge_agent.config.camera import FolderCamera, SimulatedCamera
+from edge_agent.config.config import Config, load, parse
 from edge_agent.errors import ConfigError
 
 SMALLEST = """\

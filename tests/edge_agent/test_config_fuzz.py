@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent import __main__ as program
-from edge_agent.config import Config, load, parse
+from edge_agent.config.config import Config, load, parse
+from edge_agent.config.loader import parse as parse_tree
 from edge_agent.errors import ConfigError
-from edge_agent.settings import parse as parse_tree
 
 if sys.version_info >= (3, 11):
     import tomllib

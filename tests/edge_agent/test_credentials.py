@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent import credentials
-from edge_agent.config import Mqtt
+from edge_agent.config.config import Mqtt
+from edge_agent.delivery import credentials
+from edge_agent.delivery.connection_events import Connected, Lost, Note, Reached, Will
+from edge_agent.delivery.mqtt_connection import Connection, check_files
 from edge_agent.errors import ConfigError
-from edge_agent.publish import Connected, Connection, Lost, Note, Reached, Will, check_files
 
 ROOT = Path(__file__).resolve().parents[2]
 WILL = Will("linegate/site/line/agent/state", b"offline")

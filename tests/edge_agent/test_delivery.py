@@ -20,11 +20,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import backoff, courier, drafts, uplink
-from edge_agent import delivery as module
-from edge_agent.delivery import Delivery, Draft
+from edge_agent.delivery import backoff, broker_link, encoding, sender
+from edge_agent.delivery import delivery as module
+from edge_agent.delivery.connection_events import (
+    Acknowledged,
+    Connected,
+    Incoming,
+    Lost,
+    Note,
+    Reached,
+)
+from edge_agent.delivery.delivery import Delivery, Draft
+from edge_agent.delivery.spool.spool import Message, Spool
 from edge_agent.errors import BrokerError
-from edge_agent.events import (
+from edge_agent.frame import GapReason
+from edge_agent.messages.events import (
     BoxPx,
     BundleRef,
     Defect,
@@ -32,11 +42,8 @@ from edge_agent.events import (
     GapEvent,
     GateScore,
     MaskRle,
-    StateDocument,
 )
-from edge_agent.frame import GapReason
-from edge_agent.publish import Acknowledged, Connected, Incoming, Lost, Note, Reached
-from edge_agent.spool import Message, Spool
+from edge_agent.messages.state import StateDocument
 
 BOOT = "b" * 32
 STATE = StateDocument(
@@ -370,7 +377,7 @@ def test_a_refused_publish_is_kept_and_sent_again(rig: Rig) -> None:
 def test_acknowledgements_that_do_not_come_end_the_connection(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "_ACK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sender, "_ACK_TIMEOUT_S", 0.2)
     rig.broker.answer = only_state
     delivery = rig.delivery()
     delivery.offer(draft(0))
@@ -471,7 +478,7 @@ def test_a_broker_that_leaves_connect_unanswered_is_asked_in_the_other_version(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, answers_to_311: bool
 ) -> None:
     """amqtt, for one, never answers MQTT 5; a frozen broker answers nothing for a while."""
-    monkeypatch.setattr(uplink, "_ANSWER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(broker_link, "_ANSWER_TIMEOUT_S", 0.1)
 
     def greet(link: ScriptedLink) -> None:
         link.tell(Reached())
@@ -496,7 +503,7 @@ def test_silence_of_a_broker_that_spoke_mqtt_5_does_not_make_it_3_1_1(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The link is half-open for a while. In 3.1.1 there would be no reason codes from then on."""
-    monkeypatch.setattr(uplink, "_ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(broker_link, "_ANSWER_TIMEOUT_S", 0.05)
 
     def greet(link: ScriptedLink) -> None:
         link.tell(Reached())
@@ -762,7 +769,7 @@ def test_the_spool_of_another_life_goes_first(rig: Rig) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"[1]", b"3", b'{"data": 1}', b"{}"])
 def test_a_payload_damaged_on_the_disk_does_not_end_the_delivery(payload: bytes) -> None:
-    assert drafts.replayed(payload) == payload
+    assert encoding.replayed(payload) == payload
 
 
 # Pictures.

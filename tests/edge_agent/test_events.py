@@ -15,9 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent import events
 from edge_agent.__main__ import main
 from edge_agent.frame import GapReason
+from edge_agent.messages import (
+    commands,
+    events,
+    health,
+)
+from edge_agent.messages import (
+    schema as messages_schema,
+)
+from edge_agent.messages import (
+    state as messages_state,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 UTC_NS = 1_700_000_000_123_456_000
@@ -60,25 +70,25 @@ EVENT = events.DefectEvent(
     defects=(DEFECT,),
 )
 GAP = events.GapEvent(**COMMON, line_count=None, reason=GapReason.BAD_FRAME, detail="truncated")
-UPDATED = events.UpdateBundle(name="steel", version=2, sha256="b" * 64)
-STATE = events.StateDocument(
+UPDATED = messages_state.UpdateBundle(name="steel", version=2, sha256="b" * 64)
+STATE = messages_state.StateDocument(
     boot_id="0badcafe",
     state="online",
     agent_version="0.1.0",
     bundle=BUNDLE,
-    camera=events.CameraState(
+    camera=messages_state.CameraState(
         state="lost", reason="no_answer", detail="camera.url: gone", since=events.utc(UTC_NS)
     ),
     inspecting=True,
-    update=events.UpdateState(
+    update=messages_state.UpdateState(
         phase="idle",
         candidate=None,
-        last=events.UpdateOutcome(
+        last=messages_state.UpdateOutcome(
             result="refused", bundle=UPDATED, reason="slow", time=events.utc(UTC_NS), report=None
         ),
     ),
 )
-HEALTH = events.HealthDocument(
+HEALTH = health.HealthDocument(
     boot_id="0badcafe",
     time=events.utc(UTC_NS),
     uptime_s=3.5,
@@ -93,7 +103,7 @@ HEALTH = events.HealthDocument(
     gaps={"bad_frame": 1},
     gap_lines={"bad_frame": 256},
     gaps_of_unknown_length=0,
-    camera=events.CameraHealth(
+    camera=health.CameraHealth(
         state="impaired",
         reason="incomplete",
         losses=1,
@@ -110,14 +120,14 @@ HEALTH = events.HealthDocument(
     messages_pending=1,
     messages_dropped=0,
     spool="disk",
-    latency={"gate": events.StageTimes(count=8, p50_ms=1.0, p95_ms=2.0, p99_ms=2.5)},
+    latency={"gate": health.StageTimes(count=8, p50_ms=1.0, p95_ms=2.0, p99_ms=2.5)},
 )
 EXAMPLES: dict[str, Any] = {
     "event": events.envelope(EVENT, UTC_NS),
     "gap": events.envelope(GAP, UTC_NS),
     "state": STATE,
     "health": HEALTH,
-    "reply": events.Reply(
+    "reply": commands.Reply(
         agent="cam-1",
         boot_id="0badcafe",
         command="stop",
@@ -126,12 +136,12 @@ EXAMPLES: dict[str, Any] = {
         error="",
         result={"inspecting": False},
     ),
-    "command.status": events.Command(id="mes-1"),
-    "command.start": events.Command(id="mes-1"),
-    "command.stop": events.Command(id="mes-1"),
-    "command.picture": events.PictureCommand(id="mes-1"),
-    "command.set_coil": events.SetCoilCommand(id="mes-1", coil="C-8"),
-    "command.stage": events.StageCommand(id="mes-1", bundle="steel-3"),
+    "command.status": commands.Command(id="mes-1"),
+    "command.start": commands.Command(id="mes-1"),
+    "command.stop": commands.Command(id="mes-1"),
+    "command.picture": commands.PictureCommand(id="mes-1"),
+    "command.set_coil": commands.SetCoilCommand(id="mes-1", coil="C-8"),
+    "command.stage": commands.StageCommand(id="mes-1", bundle="steel-3"),
 }
 SAID = [kind for kind in EXAMPLES if not kind.startswith("command.")]
 
@@ -142,7 +152,7 @@ def _document(kind: str) -> Any:
 
 
 def _check(kind: str, document: Any) -> None:
-    jsonschema.Draft202012Validator(events.schemas()[kind]).validate(document)
+    jsonschema.Draft202012Validator(messages_schema.schemas()[kind]).validate(document)
 
 
 # The schemas.
@@ -150,13 +160,13 @@ def _check(kind: str, document: Any) -> None:
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_a_schema_is_a_schema(kind: str) -> None:
-    schema = events.schemas()[kind]
+    schema = messages_schema.schemas()[kind]
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
 def test_there_is_a_schema_for_every_kind_of_message() -> None:
-    assert set(events.schemas()) == set(EXAMPLES)
+    assert set(messages_schema.schemas()) == set(EXAMPLES)
 
 
 def test_the_published_schemas_are_those_of_the_code(tmp_path: Path) -> None:
@@ -197,7 +207,10 @@ def test_offline_without_a_bundle_validates() -> None:
 def test_what_a_later_version_adds_does_no_harm(kind: str) -> None:
     document = _document(kind) | {"added_later": 1}
     _check(kind, document)
-    assert msgspec.json.decode(json.dumps(document), type=events.types()[kind]) == EXAMPLES[kind]
+    assert (
+        msgspec.json.decode(json.dumps(document), type=messages_schema.types()[kind])
+        == EXAMPLES[kind]
+    )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EXAMPLES if kind not in SAID])
@@ -207,7 +220,7 @@ def test_what_a_command_does_not_know_is_refused(kind: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         _check(kind, document)
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(json.dumps(document), type=events.types()[kind])
+        msgspec.json.decode(json.dumps(document), type=messages_schema.types()[kind])
 
 
 def _required(kind: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.camera.folder import read_image
-from edge_agent.config import Evidence
-from edge_agent.evidence import Allowance, jpeg
+from edge_agent.config.config import Evidence
+from edge_agent.image_files import read_image
+from edge_agent.pipeline.evidence import Allowance, jpeg
 
 
 def decoded(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.uint8]:

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent import bundle as bundles
-from edge_agent.gate import SEED_THRESHOLD_LOGIT, Gate, Verdict, frame_score
-from edge_agent.preprocess import Tiles, tile_boxes
-from edge_agent.runtime import Choice, choose
+from edge_agent.bundle import manifest as bundles
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import Tiles
+from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, Gate, Verdict, frame_score
+from edge_agent.inspection.preprocess import tile_boxes
+from edge_agent.inspection.runtime import Choice, choose
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_the_seeds_threshold_is_a_probability_of_one_hundredth() -> None:
 
 
 def _choice(folder: Path) -> tuple[bundles.Stage, Choice]:
-    bundle = bundles.load(folder)
+    bundle = reader.load(folder)
     stage = bundle.manifest.gate
     return stage, choose(bundle, stage, precision="float32", threads=1)
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.bundle.golden import Golden, parse_golden
 from edge_agent.errors import BundleError
-from edge_agent.golden import Golden, parse_golden
 
 MB = 1 << 20
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.frame import Frame, Gap, GapReason
-from edge_agent.health import Tally, sd_notify, watchdog_s
+from edge_agent.pipeline.tally import Tally
+from edge_agent.supervision.systemd import sd_notify, watchdog_s
 
 
 def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from edge_agent import bundle as bundles
-from edge_agent import config as configs
-from edge_agent import parcel, signature
 from edge_agent.__main__ import main
 from edge_agent.agent import prepare_stages
+from edge_agent.bundle import archive as parcel
+from edge_agent.bundle import manifest as bundles
+from edge_agent.bundle import reader, signature
+from edge_agent.config import config as configs
 from edge_agent.errors import BundleError
-from export import keys
+from export import signing_keys
 from export.__main__ import main as export
 
 Sign = Callable[..., Path]
@@ -48,7 +49,7 @@ def trust(key_pair: Path) -> signature.Trust:
 
 def _load(path: Path, trust: signature.Trust | None = None) -> bundles.Bundle:
     with parcel.opened(path, trust) as folder:
-        return bundles.load(folder, trust)
+        return reader.load(folder, trust)
 
 
 def _refusal(path: Path, trust: signature.Trust | None = None) -> str:
@@ -78,7 +79,7 @@ def test_it_holds_the_bundle_and_nothing_else(folder: Path, packed: Path) -> Non
         assert names[:3] == ["bundle.json", "bundle.sig", "golden.npz"]
         assert {*names} == {p.name for p in folder.iterdir()} - {"report.html"}
         assert all(archive.read(n) == (folder / n).read_bytes() for n in names)
-    assert _load(packed).sha256 == bundles.load(folder).sha256
+    assert _load(packed).sha256 == reader.load(folder).sha256
 
 
 def test_same_bundle_same_bytes(folder: Path, packed: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_where_it_cannot_be_written(
 def test_a_foreign_key_and_no_signature(
     packed: Path, folder: Path, tmp_path: Path, trust: signature.Trust
 ) -> None:
-    keys.generate(tmp_path / "foreign.key")
+    signing_keys.generate(tmp_path / "foreign.key")
     foreign = signature.trust([str(tmp_path / "foreign.key.pub")], "agent.trusted_keys")
     assert "but agent.trusted_keys has " in _refusal(packed, foreign)
     unsigned = _zip(tmp_path / "u", [c for c in _contents(packed) if c[0] != "bundle.sig"])

@@ -12,22 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.camera.folder import read_image
+from edge_agent.bundle.manifest import GATE_INPUT, MAX_TILES, SEGMENTER_INPUT, InputSpec, Tiles
 from edge_agent.frame import Image
-from edge_agent.preprocess import (
-    GATE_INPUT,
-    MAX_TILES,
-    SEGMENTER_INPUT,
-    Box,
-    InputSpec,
-    Tiles,
-    inputs,
-    prepare,
-    resize,
-    scale,
-    stitch,
-    tile_boxes,
-)
+from edge_agent.image_files import read_image
+from edge_agent.inspection.preprocess import Box, inputs, prepare, resize, scale, stitch, tile_boxes
 
 IMAGES = st.one_of(
     hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40))),

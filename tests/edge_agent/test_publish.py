@@ -16,19 +16,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent.broker import EmbeddedBroker
-from edge_agent.config import Mqtt
+from edge_agent.config.config import Mqtt
+from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost, Note, Reached, Will
+from edge_agent.delivery.embedded_broker import EmbeddedBroker
+from edge_agent.delivery.mqtt_connection import Connection, address
 from edge_agent.errors import BrokerError, ConfigError
-from edge_agent.publish import (
-    Acknowledged,
-    Connected,
-    Connection,
-    Lost,
-    Note,
-    Reached,
-    Will,
-    address,
-)
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = "linegate/site/line/agent/state"

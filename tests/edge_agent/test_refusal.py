@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.refusal import MAX_TRIES, Refusals
+from edge_agent.delivery.in_flight import MAX_TRIES, Refusals
 
 
 @pytest.mark.parametrize("code", [0x87, 0x90, 0x95, 0x99])

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edge_agent import config as configs
+from edge_agent.config import config as configs
+from edge_agent.delivery.connection_events import Incoming
 from edge_agent.errors import BundleError
-from edge_agent.events import COMMANDS, Reply
 from edge_agent.frame import Image
-from edge_agent.publish import Incoming
-from edge_agent.remote import MAX_PAYLOAD_BYTES, Refused, Remote
+from edge_agent.messages.commands import COMMANDS, Reply
+from edge_agent.remote.commands import MAX_PAYLOAD_BYTES, Refused, Remote
 
 BASE = "linegate/site/line/agent"
 CASES = int(os.environ.get("COMMAND_FUZZ_CASES", "500"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from edge_agent import rle
+from edge_agent.inspection import rle
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 

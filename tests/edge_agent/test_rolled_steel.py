@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edge_agent.camera.rolled_steel import CLASS_NAMES, Mark, SteelSettings, SteelStrip
 from edge_agent.frame import ClassMap, Image
+from edge_agent.simulation.rolled_steel import CLASS_NAMES, Mark, SteelSettings, SteelStrip
 
 # Narrow and dense: many marks in few pixels.
 DENSE = SteelSettings(width_px=800, defects_per_m=15, harmless_per_m=6)

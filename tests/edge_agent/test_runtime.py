@@ -22,15 +22,16 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_agent.bundle import Artifact, Bundle, Stage, load
+from edge_agent.bundle.golden import Golden
+from edge_agent.bundle.manifest import GATE_INPUT, SEGMENTER_INPUT, Artifact, Bundle, Stage, Tiles
+from edge_agent.bundle.reader import load
 from edge_agent.errors import BundleError
-from edge_agent.golden import Golden
-from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, Tiles, prepare
-from edge_agent.runtime import candidates, choose, open_runtime
-from edge_agent.runtime.base import CPU
-from edge_agent.runtime.judgement import golden_difference
-from edge_agent.runtime.onnx import OnnxRuntime
-from edge_agent.runtime.tflite import TfliteRuntime
+from edge_agent.inspection.preprocess import prepare
+from edge_agent.inspection.runtime import candidates, choose, open_runtime
+from edge_agent.inspection.runtime.base import CPU
+from edge_agent.inspection.runtime.onnx import OnnxRuntime
+from edge_agent.inspection.runtime.self_test import golden_difference
+from edge_agent.inspection.runtime.tflite import TfliteRuntime
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_CPU = "aarch64" if platform.machine() == "x86_64" else "x86_64"
@@ -377,7 +378,7 @@ def test_openvino_keeps_what_it_gave(bench: Bench) -> None:
 
 def test_without_openvino_the_cpu_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "edge_agent.runtime.openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "edge_agent.inspection.runtime.openvino", raising=False)
     stage, providers = bench.stage(bench.good), ("openvino", CPU)
     choice = choose(bench.bundle, stage, precision="auto", threads=1, providers=providers)
     assert choice.runtime.name.startswith("onnxruntime ")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.bundle import load
+from edge_agent.bundle.reader import load
 from edge_agent.frame import Frame, Image
-from edge_agent.sandbox import Begin, Pick, Sandbox, SandboxError, Side
+from edge_agent.update.trial_process import Begin, Pick, Sandbox, SandboxError, Side
 
 pytestmark = pytest.mark.system
 

@@ -14,14 +14,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge_agent import bundle as bundles
-from edge_agent import rle
-from edge_agent.bundle import RegionRule
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import InputSpec, RegionRule, Tiles
 from edge_agent.frame import ClassMap, Region
-from edge_agent.preprocess import Box, InputSpec, Tiles, tile_boxes
-from edge_agent.runtime import Choice, choose
-from edge_agent.runtime.onnx import OnnxRuntime
-from edge_agent.segment import Segmenter, class_map, regions
+from edge_agent.inspection import rle
+from edge_agent.inspection.preprocess import Box, tile_boxes
+from edge_agent.inspection.runtime import Choice, choose
+from edge_agent.inspection.runtime.onnx import OnnxRuntime
+from edge_agent.inspection.segmenter import Segmenter, class_map, regions
 
 ANY = RegionRule(min_probability=0.5, min_area_px=1)
 CLASSES = 3
@@ -208,7 +208,7 @@ def test_maps_that_are_not_numbers_are_not_sound_steel(share: float) -> None:
 
 
 def test_a_real_network_finds_a_mark_where_it_is(tiny_bundle: Path) -> None:
-    bundle = bundles.load(tiny_bundle)
+    bundle = reader.load(tiny_bundle)
     stage = bundle.manifest.segmenter
     choice = choose(bundle, stage, precision="float32", threads=1)
     segmenter = Segmenter(stage.input, choice, bundle.manifest.regions)
@@ -272,7 +272,7 @@ def views(tmp_path: Path, tiny_bundle: Path) -> Callable[[Tiles | None], tuple[S
         _pointwise(path, *size)
         counted = Counted(OnnxRuntime(path, "image", "output", 1))
         spec = InputSpec(height=size[0], width=size[1], channels=1, scaling="unit", tiles=tiles)
-        artifact = bundles.load(tiny_bundle).manifest.segmenter.artifacts[0]
+        artifact = reader.load(tiny_bundle).manifest.segmenter.artifacts[0]
         return Segmenter(spec, Choice(artifact, counted, 1.0, ()), ANY), counted
 
     return view

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from edge_agent.bundle.signature import Trust, key_id, sign, trust, verify
 from edge_agent.errors import BundleError, ConfigError
-from edge_agent.signature import Trust, key_id, sign, trust, verify
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1")

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_agent.camera.rolled_steel import CLASS_NAMES, SteelStrip
-from edge_agent.config import SimulatedCamera
-from edge_agent.simulate import write
+from edge_agent.config.camera import SimulatedCamera
+from edge_agent.simulation.dataset import write
+from edge_agent.simulation.rolled_steel import CLASS_NAMES, SteelStrip
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

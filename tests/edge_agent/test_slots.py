@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import update, versions
-from edge_agent.bundle import load
-from edge_agent.config import Config, parse
+from edge_agent.bundle import version_history
+from edge_agent.bundle.reader import load
+from edge_agent.bundle.signature import Trust
+from edge_agent.config.config import Config, parse
 from edge_agent.errors import BundleError
-from edge_agent.signature import Trust
-from edge_agent.slots import Slots, slot_of
-from edge_agent.staging import stage
-from edge_agent.update import Record, UpdateError
+from edge_agent.update import record as update
+from edge_agent.update.bundle_store import Slots, slot_of
+from edge_agent.update.record import Record, UpdateError
+from edge_agent.update.staging import stage
 
 ANY = Trust({}, "nowhere", unsigned_allowed=True)
 NOW = "2026-11-25T00:00:00.000000Z"
@@ -105,7 +106,7 @@ def test_versions_only_rise_unless_forced(
     config: Config, newer: Callable[[int], Path], write_bundle: Callable[..., Path], version: int
 ) -> None:
     config.state_dir.mkdir()
-    versions.remember(config.state_dir, load(newer(3)))
+    version_history.remember(config.state_dir, load(newer(3)))
     other = write_bundle(config.state_dir / "other", version=version, scale=43.0)
     slots = Slots(config.state_dir)
     with pytest.raises(UpdateError, match=f"version {version} does not rise above 3"):
@@ -176,7 +177,7 @@ def test_a_damaged_record_is_set_aside_and_what_ran_is_found(
     path.write_bytes(raw)
     assert slots.damaged
     assert slots.read() == Record(), "what was never tried is not run"
-    versions.remember(config.state_dir, load(slots.folder(slot)))
+    version_history.remember(config.state_dir, load(slots.folder(slot)))
     assert slots.read() == Record(active=slot)
     slots.change(lambda record: record)
     assert not slots.damaged

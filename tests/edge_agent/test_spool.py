@@ -22,7 +22,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge_agent.spool import Choice, Message, Spool, Stored, Written
+from edge_agent.delivery.spool.spool import Choice, Message, Spool, Stored, Written
 
 ROOT = Path(__file__).resolve().parents[2]
 PLENTY = 1 << 30

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edge_agent import __main__ as edge_agent_main
-from edge_agent import replay
-from edge_agent.spool import Choice, Message, Spool
-from edge_agent.spoolreader import Reader
+from edge_agent.delivery.spool import replay
+from edge_agent.delivery.spool.reader import Reader
+from edge_agent.delivery.spool.spool import Choice, Message, Spool
 
 ROOT = Path(__file__).resolve().parents[2]
 Typed = Callable[..., tuple[int, str, str]]

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from edge_agent.camera import CameraStatus
-from edge_agent.events import BundleRef, StateDocument
-from edge_agent.stages import Stages
-from edge_agent.standing import Standing
-from edge_agent.update import Outcome, Record, Slot
+from edge_agent.inspection.models import Stages
+from edge_agent.messages.events import BundleRef
+from edge_agent.messages.state import StateDocument
+from edge_agent.supervision.state_document import Standing
+from edge_agent.update.record import Outcome, Record, Slot
 
 STREAMING = CameraStatus("streaming", "", "", 0)
 NEWER = Slot(sha256="1" * 64, name="tiny", version=2)

@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge_agent import status as module
 from edge_agent.errors import ConfigError
-from edge_agent.events import BundleRef, CameraHealth, HealthDocument, StageTimes
-from edge_agent.metrics import MetricsServer, render
-from edge_agent.status import Status, ask, here, process_start, write
+from edge_agent.messages.events import BundleRef
+from edge_agent.messages.health import CameraHealth, HealthDocument, StageTimes
+from edge_agent.supervision import status_file as module
+from edge_agent.supervision.metrics import MetricsServer, render
+from edge_agent.supervision.status_file import Status, ask, here, process_start, write
 
 LIVE = {"kind": "simulated", "width_px": 800, "height_px": 256, "seed": 7, "defects_per_m": 15}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_agent.frame import Frame, Region
-from edge_agent.strip import Place, Strip, untold
+from edge_agent.inspection.strip import Place, Strip, untold
 
 LINES = 256
 

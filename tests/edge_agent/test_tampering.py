@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import config as configs
 from edge_agent.__main__ import main
 from edge_agent.agent import Stages, prepare_stages
-from edge_agent.bundle import encode_manifest, load, parse_manifest
+from edge_agent.bundle.reader import encode_manifest, load, parse_manifest
+from edge_agent.bundle.version_history import FILE
+from edge_agent.config import config as configs
 from edge_agent.errors import BundleError, ConfigError
-from edge_agent.versions import FILE
-from export import keys
+from export import signing_keys
 
 FILES = (
     *("bundle.json", "bundle.sig", "golden.npz"),
@@ -78,8 +78,8 @@ def _set_version(bundle: Path, version: int) -> None:
 
 def test_untouched_it_is_taken(bundle: Path, strict: Strict, key_pair: Path) -> None:
     assert {path.name for path in bundle.iterdir()} == set(FILES)
-    public = keys.read_private(key_pair).public_key()
-    assert _prepare(strict()).bundle.signed_by == keys.key_id(public)
+    public = signing_keys.read_private(key_pair).public_key()
+    assert _prepare(strict()).bundle.signed_by == signing_keys.key_id(public)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -118,7 +118,7 @@ def test_the_signature_is_checked_before_the_manifest_is_parsed(
 
 
 def test_a_foreign_key(tmp_path: Path, bundle: Path, strict: Strict, sign_bundle: Sign) -> None:
-    key_id = keys.generate(tmp_path / "foreign.key")
+    key_id = signing_keys.generate(tmp_path / "foreign.key")
     sign_bundle(bundle, tmp_path / "foreign.key")
     assert f"signed with key {key_id}, but agent.trusted_keys has " in _refusal(strict())
     assert "agent.trusted_keys has no key" in _refusal(strict(trusted_keys=[]))
@@ -135,7 +135,7 @@ def test_no_signature(bundle: Path, strict: Strict) -> None:
 def test_allowed_unsigned_is_not_allowed_badly_signed(
     tmp_path: Path, bundle: Path, strict: Strict, sign_bundle: Sign
 ) -> None:
-    keys.generate(tmp_path / "foreign.key")
+    signing_keys.generate(tmp_path / "foreign.key")
     sign_bundle(bundle, tmp_path / "foreign.key")
     assert "agent.trusted_keys has " in _refusal(strict(unsigned_bundles="allow"))
     # Without a key there is nothing to check it with.

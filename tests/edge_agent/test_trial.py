@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.config import Update
-from edge_agent.trial import (
+from edge_agent.config.config import Update
+from edge_agent.update.comparison import (
     Comparison,
     Judgement,
     Look,

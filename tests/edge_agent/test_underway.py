@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from edge_agent import underway
-from edge_agent.publish import Acknowledged, Connected, Lost
-from edge_agent.store import Message, Stored
-from edge_agent.underway import Later, Never, Taken, UnderWay
+from edge_agent.delivery import in_flight
+from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost
+from edge_agent.delivery.in_flight import Later, Never, Taken, UnderWay
+from edge_agent.delivery.spool.store import Message, Stored
 
 NOTHING: frozenset[int] = frozenset()
 REFUSED = "Not authorised"
@@ -133,7 +133,7 @@ def test_what_gave_way_while_it_rested_is_forgotten(monkeypatch: pytest.MonkeyPa
     desk.spool = [stored(2)]
     assert desk.send(60.0) == [2]
     assert desk.under_way.resting == 0
-    monkeypatch.setattr(underway, "_MAX_RESTING", 0)
+    monkeypatch.setattr(in_flight, "_MAX_RESTING", 0)
     desk.spool = [stored(3, "gap", "refused")]
     desk.under_way.answered(Acknowledged(2, None), 60.0)
     assert desk.send(60.0) == [3]

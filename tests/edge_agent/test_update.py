@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_agent import update
-from edge_agent.update import Record, Slot, Stale, UpdateError
+from edge_agent.update import record as update
+from edge_agent.update.record import Record, Slot, Stale, UpdateError
 
 NOW = "2026-11-25T00:00:00.000000Z"
 LIMIT = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.bundle import load
+from edge_agent.bundle.reader import load
 
 Update = Callable[..., tuple[int, str, str]]
 

@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import config as configs
-from edge_agent.bundle import load
-from edge_agent.running import to_run
-from edge_agent.slots import Slots
-from edge_agent.update import Record
+from edge_agent.bundle.reader import load
+from edge_agent.config import config as configs
+from edge_agent.update.bundle_store import Slots
+from edge_agent.update.record import Record
+from edge_agent.update.startup import to_run
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASHED = 99

@@ -16,9 +16,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent import config as configs
-from edge_agent.bundle import describe, encode_manifest, parse_manifest
-from edge_agent.slots import Slots
+from edge_agent.bundle.reader import describe, encode_manifest, parse_manifest
+from edge_agent.config import config as configs
+from edge_agent.update.bundle_store import Slots
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 256

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_agent import backoff
+from edge_agent.delivery import backoff
+from edge_agent.delivery.broker_link import Uplink
+from edge_agent.delivery.connection_events import Connected, Lost, Note
 from edge_agent.errors import BrokerError
-from edge_agent.publish import Connected, Lost, Note
-from edge_agent.uplink import Uplink
 
 
 class Link:

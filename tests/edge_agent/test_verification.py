@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_agent import bundle as bundles
 from edge_agent.__main__ import main
-from edge_agent.runtime import choose
-from edge_agent.verification import verify
+from edge_agent.bundle import manifest as bundles
+from edge_agent.bundle import reader
+from edge_agent.inspection.artifact_check import verify
+from edge_agent.inspection.runtime import choose
 
 CPU = "CPUExecutionProvider"
 OTHER_CPU = "aarch64" if platform.machine() == "x86_64" else "x86_64"
@@ -27,14 +28,14 @@ class Spoiled:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = bundles.load(folder).manifest
+        self.manifest = reader.load(folder).manifest
 
     def artifact(self, stage: str, index: int, data: bytes | None = None, **changes: Any) -> None:
         part: bundles.Stage = getattr(self.manifest, stage)
         artifacts = list(part.artifacts)
         if data is not None:
             (self.folder / artifacts[index].file.name).write_bytes(data)
-            changes["file"] = bundles.describe(artifacts[index].file.name, data)
+            changes["file"] = reader.describe(artifacts[index].file.name, data)
         artifacts[index] = msgspec.structs.replace(artifacts[index], **changes)
         changed = msgspec.structs.replace(part, artifacts=tuple(artifacts))
         self._write(msgspec.structs.replace(self.manifest, **{stage: changed}))
@@ -45,12 +46,12 @@ class Spoiled:
             arrays = {key: stored[key] for key in stored.files}
         arrays[f"output/{name}"] = arrays[f"output/{name}"] + np.float32(shift)
         np.savez_compressed(path, **arrays)
-        described = bundles.describe(path.name, path.read_bytes())
+        described = reader.describe(path.name, path.read_bytes())
         self._write(msgspec.structs.replace(self.manifest, golden=described))
 
     def _write(self, manifest: bundles.Manifest) -> None:
         self.manifest = manifest
-        (self.folder / bundles.MANIFEST).write_bytes(bundles.encode_manifest(manifest))
+        (self.folder / bundles.MANIFEST).write_bytes(reader.encode_manifest(manifest))
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_every_artifact_is_judged_and_one_a_stage_is_chosen(
 
 
 def test_the_chosen_one_is_the_fastest(tiny_bundle: Path) -> None:
-    found = verify(bundles.load(tiny_bundle), threads=1, runs=5, providers=(CPU,))
+    found = verify(reader.load(tiny_bundle), threads=1, runs=5, providers=(CPU,))
     assert (found.runs, found.threads, found.machine) == (5, 1, platform.machine())
     for stage in ("gate", "segmenter"):
         times = {r.verdict: r.p50_ms for r in found.rows if r.stage == stage}
@@ -98,7 +99,7 @@ def test_the_chosen_one_is_the_fastest(tiny_bundle: Path) -> None:
 def test_the_table_says_it_all(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bundle", "verify", str(tiny_bundle), "--runs", "2"]) == 0
     head, titles, *lines, gate, segmenter = capsys.readouterr().out.splitlines()
-    assert bundles.load(tiny_bundle).sha256[:12] in head and platform.machine() in head
+    assert reader.load(tiny_bundle).sha256[:12] in head and platform.machine() in head
     columns = ("stage", "artifact", "runtime", "difference/allowed", "p50 ms", "p95 ms", "verdict")
     assert [titles.index(name) for name in columns] == sorted(map(titles.index, columns))
     assert len(lines) == 4
@@ -207,7 +208,7 @@ def test_wrong_arguments_are_exit_2(
 
 def test_verify_refuses_what_the_agent_refuses_in_the_same_words(spoiled: Spoiled) -> None:
     spoiled.artifact("gate", 1, b"no network")
-    bundle = bundles.load(spoiled.folder)
+    bundle = reader.load(spoiled.folder)
     choice = choose(bundle, bundle.manifest.gate, precision="auto", threads=1)
     found = verify(bundle, threads=1, runs=1, providers=(CPU,))
     refused = {(r.artifact, r.reason) for r in found.rows if r.verdict == "refused"}

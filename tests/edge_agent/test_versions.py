@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.bundle import Bundle, load
+from edge_agent.bundle.manifest import Bundle
+from edge_agent.bundle.reader import load
+from edge_agent.bundle.version_history import FILE, check, remember
 from edge_agent.errors import BundleError
-from edge_agent.versions import FILE, check, remember
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ import msgspec
 import pytest
 from paho.mqtt import publish as paho_publish
 
-from edge_agent.config import Mqtt
+from edge_agent.config.config import Mqtt
+from edge_agent.delivery.subscriber import Heard, decode, line, listen
 from edge_agent.errors import BrokerError
-from edge_agent.events import (
+from edge_agent.frame import GapReason
+from edge_agent.messages.events import (
     BoxPx,
     BundleRef,
     Defect,
@@ -24,8 +26,6 @@ from edge_agent.events import (
     MaskRle,
     envelope,
 )
-from edge_agent.frame import GapReason
-from edge_agent.watch import Heard, decode, line, listen
 
 CAPTURED_NS = 1_767_225_784_123_456_000  # 2026-01-01T00:03:04.123456Z
 TOPIC = "linegate/site/line/agent"

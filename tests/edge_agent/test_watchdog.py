@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.delivery import Delivery
-from edge_agent.events import StateDocument
-from edge_agent.publish import Connection, Will
-from edge_agent.spool import Spool
-from edge_agent.watchdog import Watchdog
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.mqtt_connection import Connection
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.messages.state import StateDocument
+from edge_agent.supervision.watchdog import Watchdog
 
 STAGES = ("camera", "inference", "spool", "publisher")
 

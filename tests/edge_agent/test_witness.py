@@ -6,11 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent import witness
-from edge_agent.config import Update
+from edge_agent.config.config import Update
 from edge_agent.frame import Frame
-from edge_agent.pipeline import Inspected
-from edge_agent.witness import Picker, Proof
+from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.update import frame_sampler
+from edge_agent.update.frame_sampler import Picker
+from edge_agent.update.probation import Proof
 
 NEW = "1" * 64
 
@@ -48,7 +49,7 @@ def test_a_frame_is_picked_when_one_is_wanted_and_is_ours_to_keep() -> None:
 def test_after_frames_it_had_no_room_for_it_passes_over_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(witness.random, "randrange", lambda end: end - 1)
+    monkeypatch.setattr(frame_sampler.random, "randrange", lambda end: end - 1)
     picker, taken = Picker(), []
     with picker.picking():
         for frame_id in range(20):

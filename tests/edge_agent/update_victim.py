@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import agent as agents
-from edge_agent import config as configs
-from edge_agent import rehearsal, sandbox, updater
+from edge_agent.config import config as configs
 from edge_agent.errors import EdgeError
-from edge_agent.slots import Slots
-from edge_agent.staging import stage
+from edge_agent.update import shadow, trial_process, updater
+from edge_agent.update.bundle_store import Slots
+from edge_agent.update.staging import stage
 
 CRASHED = 99
 
@@ -31,20 +31,20 @@ CRASHED = 99
 class InThisProcess:
     """A Sandbox without a process."""
 
-    def __init__(self, begin: sandbox.Begin, go_on: Callable[[], None]) -> None:
-        self._ready, self._models = sandbox._open(begin)
+    def __init__(self, begin: trial_process.Begin, go_on: Callable[[], None]) -> None:
+        self._ready, self._models = trial_process._open(begin)
 
     def __enter__(self) -> InThisProcess:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def ready(self) -> sandbox.Ready:
+    def ready(self) -> trial_process.Ready:
         return self._ready
 
     def look(self, frame: Any) -> Any:
         assert self._models is not None
-        return sandbox._look(self._models, frame.image, frame.frame_id, 0)
+        return trial_process._look(self._models, frame.image, frame.frame_id, 0)
 
 
 def act(request: dict[str, Any], steps: Path) -> None:
@@ -81,7 +81,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
 def main() -> None:
     updater._POLL_S = 0.02
-    rehearsal.Sandbox = InThisProcess  # type: ignore[misc, assignment]
+    shadow.Sandbox = InThisProcess  # type: ignore[misc, assignment]
     agents._DRAIN_S = 0.1
     for line in sys.stdin:
         request = json.loads(line)

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export import affine, convert, equalise
-from export.frozen import INPUT, OUTPUT
+from export.conversion import equalise, fold_scale
+from export.conversion import onnx as convert
+from workshop.keras_models.freeze import INPUT, OUTPUT
 
 Floats = NDArray[np.float32]
 SIZE = 12
@@ -233,7 +234,7 @@ def scaled(readers: int = 1, shape: tuple[int, ...] = (1, 4, 1, 1)) -> onnx.Mode
 
 def test_a_scale_and_an_offset_become_a_convolution() -> None:
     before = scaled()
-    after = affine.as_convolutions(copied(before))
+    after = fold_scale.as_convolutions(copied(before))
     assert [n.op_type for n in after.graph.node].count("Mul") == 0
     assert same(before, after)
     onnx.checker.check_model(after)
@@ -244,7 +245,7 @@ def test_a_scale_and_an_offset_become_a_convolution() -> None:
 
 def test_a_product_that_is_read_elsewhere_stays() -> None:
     before = scaled(readers=2)
-    after = affine.as_convolutions(copied(before))
+    after = fold_scale.as_convolutions(copied(before))
     assert [n.op_type for n in after.graph.node] == [n.op_type for n in before.graph.node]
     assert same(before, after)
 

@@ -17,17 +17,19 @@ import numpy as np
 import pytest
 from small_models import small_gate, small_segmenter
 
-from edge_agent import bundle as bundles
 from edge_agent.__main__ import main as agent
-from edge_agent.camera.folder import read_image
-from edge_agent.preprocess import InputSpec, Tiles, prepare
-from edge_agent.runtime import choose, open_runtime
-from edge_agent.runtime.judgement import golden_difference
-from export import source
+from edge_agent.bundle import manifest as bundles
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import InputSpec, Tiles
+from edge_agent.image_files import read_image
+from edge_agent.inspection.preprocess import prepare
+from edge_agent.inspection.runtime import choose, open_runtime
+from edge_agent.inspection.runtime.self_test import golden_difference
 from export.__main__ import main
 from export.exporter import FORMS
-from training import card
-from training.card import Card
+from workshop import model_card
+from workshop.keras_models import load
+from workshop.model_card import Card
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +57,7 @@ def _words(models: Path, samples: Path, out: Path) -> list[str]:
 def bundle(models: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> bundles.Bundle:
     out = tmp_path_factory.mktemp("bundle")
     _export_in_its_own_process(models, samples, out)
-    return bundles.load(out)
+    return reader.load(out)
 
 
 def _export_in_its_own_process(models: Path, samples: Path, out: Path) -> None:
@@ -142,7 +144,7 @@ def test_all_forms_run_here_and_say_what_an_old_runtime_cannot_run(
 ) -> None:
     assert main([*_words(models, samples, tmp_path), "--forms", "all", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    bundle = bundles.load(tmp_path)
+    bundle = reader.load(tmp_path)
     for stage in (bundle.manifest.gate, bundle.manifest.segmenter):
         assert [a.label for a in stage.artifacts] == [form.label for form in FORMS]
         for artifact in stage.artifacts:
@@ -160,7 +162,7 @@ def test_all_forms_run_here_and_say_what_an_old_runtime_cannot_run(
 def test_forms_by_name(models: Path, samples: Path, tmp_path: Path) -> None:
     words = _words(models, samples, tmp_path)
     assert main([*words, "--forms", "tflite-float16,onnx-float32"]) == 0
-    labels = [a.label for a in bundles.load(tmp_path).manifest.gate.artifacts]
+    labels = [a.label for a in reader.load(tmp_path).manifest.gate.artifacts]
     assert labels == ["onnx-float32", "tflite-float16"]
 
 
@@ -176,7 +178,7 @@ def test_an_unknown_form_is_one_line(
 def test_a_gate_that_ends_in_a_sigmoid_is_cut_back_to_its_logit(end: str, tmp_path: Path) -> None:
     path = tmp_path / "gate.keras"
     small_gate(sigmoid=end).save(path)
-    cut = source.load("gate", path)
+    cut = load.load("gate", path)
     batch = np.random.default_rng(0).uniform(0, 1, (3, 64, 64, 3)).astype(np.float32)
     probability = np.asarray(keras.saving.load_model(path)(batch, training=False))
     logit = cut.run(batch)
@@ -195,7 +197,7 @@ def test_json_and_class_names(
     rows = json.loads(capsys.readouterr().out)
     assert {r["refused_there"] for r in rows} == {""}
     assert len(rows) == 8 and {r["stage"] for r in rows} == {"gate", "segmenter"}
-    manifest = bundles.load(tmp_path).manifest
+    manifest = reader.load(tmp_path).manifest
     assert manifest.class_names == ("a", "b", "c", "d")
     assert (manifest.version, manifest.regions.min_area_px) == (3, 40)
 
@@ -224,8 +226,8 @@ def carded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("carded")
     small_gate().save(folder / "gate.keras")
     small_segmenter(maps=2, channels=3).save(folder / "segmenter.keras")
-    card.write(folder / "gate.keras", GATE_CARD)
-    card.write(folder / "segmenter.keras", SEGMENTER_CARD)
+    model_card.write(folder / "gate.keras", GATE_CARD)
+    model_card.write(folder / "segmenter.keras", SEGMENTER_CARD)
     return folder
 
 
@@ -233,7 +235,7 @@ def carded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiled(carded: Path, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> bundles.Bundle:
     out = tmp_path_factory.mktemp("tiled")
     _export_in_its_own_process(carded, samples, out)
-    return bundles.load(out)
+    return reader.load(out)
 
 
 def test_the_card_goes_into_the_bundle(tiled: bundles.Bundle) -> None:
@@ -280,7 +282,7 @@ def test_classes_on_the_command_line_come_before_the_cards(
 ) -> None:
     words = [*_words(carded, samples, tmp_path), "--classes", "one,two", "--max-samples", "4"]
     assert main(words) == 0
-    assert bundles.load(tmp_path).manifest.class_names == ("one", "two")
+    assert reader.load(tmp_path).manifest.class_names == ("one", "two")
     assert "24 (gate) and 24 (segmenter) inputs" in capsys.readouterr().out
 
 
@@ -316,7 +318,7 @@ def test_a_card_that_does_not_fit_its_model_is_one_line(
         changed = msgspec.structs.replace(
             good, input=msgspec.structs.replace(good.input, **spec), **rest
         )
-        card.write(path, changed)
+        model_card.write(path, changed)
     words = [*_words(carded, samples, tmp_path / "out"), f"--{stage}", str(path)]
     assert main(words) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-export: ")]
@@ -329,7 +331,7 @@ def test_samples_of_too_many_tiles_are_one_line(
     path = tmp_path / "gate.keras"
     small_gate().save(path)
     tiny = Tiles(height_px=8, width_px=8, overlap_px=0)
-    card.write(
+    model_card.write(
         path,
         msgspec.structs.replace(
             GATE_CARD, input=msgspec.structs.replace(GATE_CARD.input, tiles=tiny)

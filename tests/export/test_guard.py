@@ -17,18 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_models import cancelling_gate, level_gate, level_segmenter, loud_gate
 
-from edge_agent import bundle as bundles
-from edge_agent.preprocess import GATE_INPUT
-from edge_agent.runtime import choose
-from export import guard, verdict
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import GATE_INPUT
+from edge_agent.inspection.runtime import choose
 from export.__main__ import main
-from export.guard import Limits
-from export.layers import CLEAN_DB, snr_db
-from export.pack import BESIDE
-from export.scores import Scores
-from training import card
-from training.card import Card
-from training.datasets import open_dataset
+from export.acceptance import criteria
+from export.acceptance.criteria import Limits
+from export.acceptance.scoring import Scores
+from export.bundle_writer import BESIDE
+from export.conversion.layer_errors import CLEAN_DB, snr_db
+from export.report import document
+from workshop import model_card
+from workshop.datasets import open_dataset
+from workshop.model_card import Card
 
 LIMITS = Limits()
 
@@ -42,11 +43,13 @@ def _scores(values: list[float], defective: list[bool]) -> Scores:
 def test_scores_that_move_are_no_fault_and_scores_that_mix_are() -> None:
     bad = [True] * 4 + [False] * 4
     want = _scores([5, 6, 7, 8, 1, 2, 3, 4], bad)
-    assert guard.fault("gate", want, _scores([-5, -4, -3, -2, -9, -8, -7, -6], bad), LIMITS) == ""
+    assert (
+        criteria.fault("gate", want, _scores([-5, -4, -3, -2, -9, -8, -7, -6], bad), LIMITS) == ""
+    )
     # One defect below two sound images: to catch it, both are false alarms.
     mixed = _scores([2.5, 6, 7, 8, 1, 2, 3, 4], bad)
-    assert "2 more false alarms on 4" in guard.fault("gate", want, mixed, LIMITS)
-    assert "no number for 0.png" in guard.fault(
+    assert "2 more false alarms on 4" in criteria.fault("gate", want, mixed, LIMITS)
+    assert "no number for 0.png" in criteria.fault(
         "gate", want, _scores([float("nan"), 6, 7, 8, 1, 2, 3, 4], bad), LIMITS
     )
 
@@ -57,8 +60,8 @@ def test_a_defect_for_another_is_a_fault() -> None:
     want = _scores([0, *[5] * 9, -9], bad)
     other = _scores([*[5] * 9, 0, -9], bad)
     limits = Limits(miss_rate=0.1)
-    assert guard.fault("gate", want, want, limits) == ""
-    assert guard.fault("gate", want, other, limits) == "1 defects lost, first 9.png"
+    assert criteria.fault("gate", want, want, limits) == ""
+    assert criteria.fault("gate", want, other, limits) == "1 defects lost, first 9.png"
 
 
 @pytest.mark.parametrize(
@@ -72,8 +75,8 @@ def test_false_alarms_are_counted_not_averaged(points: float, sound: int, allowe
 def test_dice_may_fall_by_the_limit() -> None:
     bad = [True, True]
     want = _scores([0.9, 0.7], bad)
-    assert guard.fault("segmenter", want, _scores([0.89, 0.69], bad), LIMITS) == ""
-    assert "0.0150" in guard.fault("segmenter", want, _scores([0.9, 0.67], bad), LIMITS)
+    assert criteria.fault("segmenter", want, _scores([0.89, 0.69], bad), LIMITS) == ""
+    assert "0.0150" in criteria.fault("segmenter", want, _scores([0.9, 0.67], bad), LIMITS)
 
 
 @given(most=st.integers(0, 200), least=st.integers(0, 250))
@@ -84,7 +87,7 @@ def test_the_search_finds_what_holds_with_few_questions(most: int, least: int) -
         asked.append(k)
         return k >= least
 
-    found = guard.fewest(most, holds)
+    found = criteria.fewest(most, holds)
     assert (found is None) == (least > most)
     if found is not None:
         assert least <= found <= max(1, 2 * least) and found in asked
@@ -122,11 +125,11 @@ def _words(gate: keras.Model, segmenter: Path, data: Path, folder: Path) -> list
     return [*files, "--data", str(data), "--out", str(folder / "out")]
 
 
-def _report(folder: Path) -> verdict.Report:
-    return msgspec.json.decode((folder / "out" / "export.json").read_bytes(), type=verdict.Report)
+def _report(folder: Path) -> document.Report:
+    return msgspec.json.decode((folder / "out" / "export.json").read_bytes(), type=document.Report)
 
 
-def _outcomes(report: verdict.Report, stage: str) -> dict[str, Any]:
+def _outcomes(report: document.Report, stage: str) -> dict[str, Any]:
     return {o.wanted: o for o in report.outcomes if o.stage == stage}
 
 
@@ -135,12 +138,12 @@ def test_what_int8_does_not_hurt_stays_int8(
 ) -> None:
     assert main([*_words(level_gate(), segmenter, data, tmp_path), "--json"]) == 0
     report = _report(tmp_path)
-    assert json.loads(capsys.readouterr().out) == json.loads(verdict.encode(report))
+    assert json.loads(capsys.readouterr().out) == json.loads(document.encode(report))
     assert all(o.became == o.wanted and not o.kept_float for o in report.outcomes)
     assert not any(v.fault or v.flips for v in report.gate)
     assert not any(v.fault for v in report.segmenter)
     assert report.gate[0].artifact == "float-keras" and report.gate[0].missed.k == 0
-    bundle = bundles.load(tmp_path / "out")
+    bundle = reader.load(tmp_path / "out")
     for artifact, judged in zip(bundle.manifest.gate.artifacts, report.gate[1:], strict=True):
         assert (artifact.label, artifact.threshold_logit) == (
             judged.artifact,
@@ -150,7 +153,7 @@ def test_what_int8_does_not_hurt_stays_int8(
     # What lies beside the bundle is named in it.
     listed = (tmp_path / "out" / "sets.csv").read_bytes()
     assert bundle.manifest.provenance["sets.csv_sha256"] == report.sets_sha256
-    assert bundles.describe("sets.csv", listed).sha256 == report.sets_sha256
+    assert reader.describe("sets.csv", listed).sha256 == report.sets_sha256
     assert "6 defective, 6 clean" in bundle.manifest.provenance["gate_threshold"]
     # Sets that were made are sets that can be given.
     again = tmp_path / "again.csv"
@@ -167,7 +170,7 @@ def test_layers_that_drown_the_signal_stay_float(
     assert main([*words, "--forms", FORMS]) == 0
     report = _report(tmp_path)
     outcomes = _outcomes(report, "gate")
-    artifacts = {a.label: a for a in bundles.load(tmp_path / "out").manifest.gate.artifacts}
+    artifacts = {a.label: a for a in reader.load(tmp_path / "out").manifest.gate.artifacts}
     for label in FORMS.split(","):
         one = outcomes[label]
         assert one.became == label and "false alarms" in one.note
@@ -187,7 +190,7 @@ def test_where_no_few_layers_help_the_next_form_down_is_taken(
     assert main([*words, "--forms", "onnx-int8,onnx-int8-aarch64,tflite-int8"]) == 0
     outcomes = _outcomes(_report(tmp_path), "gate")
     assert [o.became for o in outcomes.values()] == ["onnx-float16"] * 2 + ["tflite-dynamic"]
-    bundle = bundles.load(tmp_path / "out").manifest
+    bundle = reader.load(tmp_path / "out").manifest
     # The two that became one form are one file.
     assert [a.label for a in bundle.gate.artifacts] == ["onnx-float16", "tflite-dynamic"]
     assert "instead of onnx-int8: " in bundle.gate.artifacts[0].note
@@ -207,7 +210,7 @@ def test_in_the_end_there_is_float32(segmenter: Path, data: Path, tmp_path: Path
     assert outcomes["tflite-float16"].became == "tflite-float32"
     # Weights as few as these stay float in the dynamic form.
     assert outcomes["tflite-int8"].became == "tflite-dynamic"
-    labels = [a.label for a in bundles.load(tmp_path / "out").manifest.gate.artifacts]
+    labels = [a.label for a in reader.load(tmp_path / "out").manifest.gate.artifacts]
     assert labels == ["onnx-float32", "tflite-float32", "tflite-dynamic"]
     assert not any(v.fault or v.missed.k for v in report.gate)
 
@@ -234,7 +237,7 @@ def test_seen_images_are_kept_out_of_threshold_and_test(
     old = tuple(every.digest(i) for i in range(24))
     names = ("class_1", "class_2")
     found = Card(stage="gate", input=GATE_INPUT, class_names=names, seen=old)
-    card.write(tmp_path / "gate.keras", found)
+    model_card.write(tmp_path / "gate.keras", found)
     assert main([*words, "--forms", "onnx-float32"]) == 0
     rows = (tmp_path / "out" / "sets.csv").read_text().splitlines()[1:]
     parts = dict(row.split(",") for row in rows)

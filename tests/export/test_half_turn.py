@@ -8,12 +8,14 @@ import pytest
 from small_models import level_segmenter
 from spots import write
 
-from edge_agent import bundle as bundles
-from edge_agent.camera.folder import read_image
-from edge_agent.preprocess import GATE_INPUT, Input, prepare
-from edge_agent.runtime import open_runtime
+from edge_agent.bundle import manifest as bundles
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import GATE_INPUT, Input
+from edge_agent.image_files import read_image
+from edge_agent.inspection.preprocess import prepare
+from edge_agent.inspection.runtime import open_runtime
 from export.__main__ import main as export
-from training import networks
+from training.networks import networks
 
 # The logits spread by one; int8 of weights that learnt nothing is noise in large part.
 ALLOWED = {"float32": 1e-3, "float16": 0.05}
@@ -41,7 +43,7 @@ def made(
     words = [f"--{s}={folder / s}.keras" for s in ("gate", "segmenter")]
     words += ["--samples", str(folder / "data" / "images"), "--out", str(folder / "bundle")]
     assert export([*words, "--forms", "all"]) == 0
-    return bundles.load(folder / "bundle"), batches, gate
+    return reader.load(folder / "bundle"), batches, gate
 
 
 def test_every_form_says_what_keras_says(

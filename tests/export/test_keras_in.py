@@ -12,10 +12,11 @@ import tensorflow as tf
 import tf_keras
 from small_models import small_gate, small_segmenter
 
-from export import convert, source
-from export.errors import ExportError
-from export.frozen import INPUT
-from training.losses import FocalTversky
+from export.conversion import onnx, tflite
+from training.networks.losses import FocalTversky
+from workshop.errors import WorkshopError
+from workshop.keras_models import load
+from workshop.keras_models.freeze import INPUT
 
 _BATCH = np.random.default_rng(0).uniform(0, 1, (2, 64, 64, 3)).astype(np.float32)
 
@@ -40,17 +41,17 @@ def test_json_and_weights_as_the_seed_has_them(tmp_path: Path) -> None:
     model = _keras_2_gate()
     (tmp_path / "model.json").write_text(model.to_json())
     model.save_weights(tmp_path / "weights.hdf5")
-    loaded = source.load("gate", tmp_path / "model.json", tmp_path / "weights.hdf5")
+    loaded = load.load("gate", tmp_path / "model.json", tmp_path / "weights.hdf5")
     expected = model(_BATCH, training=False).numpy()
     np.testing.assert_allclose(_probability(loaded.run(_BATCH)), expected, atol=1e-6)
-    session = onnxruntime.InferenceSession(convert.onnx_float32(loaded))
+    session = onnxruntime.InferenceSession(onnx.onnx_float32(loaded))
     (logit,) = session.run(None, {INPUT: _BATCH[:1]})
     np.testing.assert_allclose(logit, loaded.run(_BATCH[:1]), rtol=0, atol=1e-5)
     assert loaded.note == "sigmoid at the end removed"
     # Both files make the model what it is.
     first = loaded.sha256
     (tmp_path / "model.json").write_text(model.to_json(indent=1))
-    again = source.load("gate", tmp_path / "model.json", tmp_path / "weights.hdf5")
+    again = load.load("gate", tmp_path / "model.json", tmp_path / "weights.hdf5")
     assert again.sha256 != first
 
 
@@ -60,7 +61,7 @@ def test_h5_of_keras_2_and_3(tmp_path: Path) -> None:
     old.save(tmp_path / "old.h5")
     new.save(tmp_path / "new.h5")
     for name, model in (("old", old), ("new", new)):
-        loaded = source.load("gate", tmp_path / f"{name}.h5")
+        loaded = load.load("gate", tmp_path / f"{name}.h5")
         expected = np.asarray(model(_BATCH, training=False))
         np.testing.assert_allclose(_probability(loaded.run(_BATCH)), expected, atol=1e-6)
 
@@ -85,16 +86,16 @@ def test_a_subclassed_model_comes_as_a_saved_model(tmp_path: Path) -> None:
     signature = [tf.TensorSpec((None, 64, 64, 3), tf.float32)]
     archive.add_endpoint("serving_default", model.call, signature)
     archive.write_out(str(tmp_path / "saved"), verbose=False)
-    loaded = source.load("gate", tmp_path / "saved")
+    loaded = load.load("gate", tmp_path / "saved")
     np.testing.assert_allclose(_probability(loaded.run(_BATCH)), expected, atol=1e-6)
     assert loaded.note
-    assert convert.tflite_float32(loaded)
-    session = onnxruntime.InferenceSession(convert.onnx_float32(loaded))
+    assert tflite.tflite_float32(loaded)
+    session = onnxruntime.InferenceSession(onnx.onnx_float32(loaded))
     (logit,) = session.run(None, {INPUT: _BATCH[:1]})
     np.testing.assert_allclose(logit, loaded.run(_BATCH[:1]), rtol=0, atol=1e-5)
     model.save(tmp_path / "own.keras")
-    with pytest.raises(ExportError, match=r"--gate: .*own\.keras: Keras cannot load it"):
-        source.load("gate", tmp_path / "own.keras")
+    with pytest.raises(WorkshopError, match=r"--gate: .*own\.keras: Keras cannot load it"):
+        load.load("gate", tmp_path / "own.keras")
 
 
 def test_a_loss_of_ones_own_is_left_behind(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_loss_of_ones_own_is_left_behind(tmp_path: Path) -> None:
             model = small_segmenter()
             model.compile("nadam", loss)
             model.save(tmp_path / f"{name}.{suffix}")
-            loaded = source.load("segmenter", tmp_path / f"{name}.{suffix}")
+            loaded = load.load("segmenter", tmp_path / f"{name}.{suffix}")
             assert loaded.output_shape == (64, 64, 4)
 
 
@@ -128,9 +129,9 @@ def test_code_runs_only_if_it_is_trusted(form: str, tmp_path: Path) -> None:
         model.save_weights(weights)
     else:
         _with_lambda(path)
-    with pytest.raises(ExportError, match=r"Lambda layer.*add --trust"):
-        source.load("gate", path, weights)
-    assert source.load("gate", path, weights, trust=True).run(_BATCH).shape == (2, 1)
+    with pytest.raises(WorkshopError, match=r"Lambda layer.*add --trust"):
+        load.load("gate", path, weights)
+    assert load.load("gate", path, weights, trust=True).run(_BATCH).shape == (2, 1)
 
 
 def test_a_graph_that_reaches_out_is_refused(tmp_path: Path) -> None:
@@ -142,8 +143,8 @@ def test_a_graph_that_reaches_out_is_refused(tmp_path: Path) -> None:
 
     module = Reads()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
-    with pytest.raises(ExportError, match="its graph holds ReadFile, which reaches out"):
-        source.load("gate", tmp_path)
+    with pytest.raises(WorkshopError, match="its graph holds ReadFile, which reaches out"):
+        load.load("gate", tmp_path)
 
 
 def test_operators_by_name_may_be_arithmetic_only(tmp_path: Path) -> None:
@@ -153,11 +154,11 @@ def test_operators_by_name_may_be_arithmetic_only(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text(model.to_json())
     expected = np.asarray(model(_BATCH, training=False))
-    got = _probability(source.load("gate", path, weights).run(_BATCH))
+    got = _probability(load.load("gate", path, weights).run(_BATCH))
     np.testing.assert_allclose(got, expected, atol=1e-6)
     path.write_text(model.to_json().replace('"math.multiply"', '"io.write_file"'))
-    with pytest.raises(ExportError, match=r"TFOpLambda layer.*which is code"):
-        source.load("gate", path, weights)
+    with pytest.raises(WorkshopError, match=r"TFOpLambda layer.*which is code"):
+        load.load("gate", path, weights)
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
@@ -188,8 +189,8 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
         (flat, None, "a fixed (batch, height, width, 1 or 3) is needed"),
     ]
     for path, beside, expected in cases:
-        with pytest.raises(ExportError) as raised:
-            source.load("gate", path, beside)
+        with pytest.raises(WorkshopError) as raised:
+            load.load("gate", path, beside)
         message = str(raised.value)
         assert message.startswith("--gate: ") and expected in message, message
         assert "\n" not in message

@@ -17,8 +17,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.bundle import Format, OldestRuntime
-from export import compare, oldest, opversions
+from edge_agent.bundle.manifest import Format, OldestRuntime
+from export import float_comparison
+from export.conversion import minimum_runtime, op_versions
 
 _CONVERT = """
 import sys, tempfile
@@ -115,20 +116,20 @@ def _needs_tflite_runtime() -> None:
 
 
 def test_tflite_operators_and_versions_are_read(files: Path) -> None:
-    plain = opversions.read("tflite", (files / "float32.tflite").read_bytes())
-    dynamic = opversions.read("tflite", (files / "dynamic.tflite").read_bytes())
+    plain = op_versions.read("tflite", (files / "float32.tflite").read_bytes())
+    dynamic = op_versions.read("tflite", (files / "dynamic.tflite").read_bytes())
     assert plain["FULLY_CONNECTED"] < 10 < dynamic["FULLY_CONNECTED"]
     assert list(dynamic) == sorted(dynamic)
-    assert opversions.missing("tflite", plain) == ""
-    assert opversions.missing("tflite", dynamic) == (
+    assert op_versions.missing("tflite", plain) == ""
+    assert op_versions.missing("tflite", dynamic) == (
         f"FULLY_CONNECTED is version {dynamic['FULLY_CONNECTED']}, it has 10"
     )
 
 
 def test_a_flex_operator_has_its_name_and_is_unknown_to_the_old_runtime(files: Path) -> None:
-    found = opversions.read("tflite", (files / "flex.tflite").read_bytes())
+    found = op_versions.read("tflite", (files / "flex.tflite").read_bytes())
     assert found["custom FlexErf"] == 1
-    assert "custom FlexErf is unknown to it" in opversions.missing("tflite", found)
+    assert "custom FlexErf is unknown to it" in op_versions.missing("tflite", found)
 
 
 def _onnx(opset: int, ir_version: int) -> bytes:
@@ -144,9 +145,9 @@ def _onnx(opset: int, ir_version: int) -> bytes:
 
 
 def test_onnx_operator_sets_and_ir_version_are_read() -> None:
-    found = opversions.read("onnx", _onnx(17, 8))
+    found = op_versions.read("onnx", _onnx(17, 8))
     assert found == {"ai.onnx": 17, "com.microsoft": 1, "ir_version": 8}
-    assert opversions.missing("onnx", found) == ""
+    assert op_versions.missing("onnx", found) == ""
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_onnx_beyond_the_oldest_onnxruntime_is_named(
     opset: int, ir_version: int, lacks: str
 ) -> None:
     data = _onnx(opset, ir_version)
-    assert opversions.missing("onnx", opversions.read("onnx", data)) == lacks
+    assert op_versions.missing("onnx", op_versions.read("onnx", data)) == lacks
     # What the table lets through, the installed version takes too; 1.23 itself takes no more.
     if not lacks or onnxruntime.__version__.startswith("1.23."):
         try:
@@ -176,7 +177,7 @@ def test_onnx_beyond_the_oldest_onnxruntime_is_named(
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_what_is_no_network_is_a_value_error(kind: Format) -> None:
     with pytest.raises(ValueError, match=r"not an? (ONNX|TFLite) file"):
-        opversions.read(kind, b"\x08no network, whatever its name says")
+        op_versions.read(kind, b"\x08no network, whatever its name says")
 
 
 def test_the_table_is_what_tflite_runtime_registers() -> None:
@@ -188,10 +189,10 @@ def test_the_table_is_what_tflite_runtime_registers() -> None:
     registered = json.loads(done.stdout)
     assert len(registered) > 100
     for name, highest in registered.items():
-        assert opversions.missing("tflite", {name: highest}) == "", name
-        assert opversions.missing("tflite", {name: highest + 1}) != "", name
-    for name in set(vars(opversions.schema.BuiltinOperator)) - set(registered):
-        assert opversions.missing("tflite", {name: 1}) == f"{name} is unknown to it"
+        assert op_versions.missing("tflite", {name: highest}) == "", name
+        assert op_versions.missing("tflite", {name: highest + 1}) != "", name
+    for name in set(vars(op_versions.schema.BuiltinOperator)) - set(registered):
+        assert op_versions.missing("tflite", {name: 1}) == f"{name} is unknown to it"
 
 
 # Tried on the runtime itself.
@@ -199,7 +200,7 @@ def test_the_table_is_what_tflite_runtime_registers() -> None:
 
 def _check(path: Path, wanted: float | None = None) -> tuple[dict[str, int], OldestRuntime]:
     """As the export does; the golden outputs are the installed runtime's, or `wanted`."""
-    from edge_agent.runtime.tflite import TfliteRuntime
+    from edge_agent.inspection.runtime.tflite import TfliteRuntime
 
     inputs = np.random.default_rng(2).random((3, 8, 8, 3), np.float32)
     if wanted is None:
@@ -207,7 +208,7 @@ def _check(path: Path, wanted: float | None = None) -> tuple[dict[str, int], Old
         outputs = np.concatenate([runtime.run(one[None]) for one in inputs])
     else:
         outputs = np.full((3, 1), wanted, np.float32)
-    return oldest.check("tflite", path, inputs, outputs, 0.01)
+    return minimum_runtime.check("tflite", path, inputs, outputs, 0.01)
 
 
 def test_what_the_old_runtime_runs_is_said_to_run_there(files: Path) -> None:
@@ -221,7 +222,7 @@ def test_dynamic_range_does_not_run_there_and_table_and_trial_agree(files: Path)
     _needs_tflite_runtime()
     versions, found = _check(files / "dynamic.tflite")
     assert found.tried
-    assert found.refusal == opversions.missing("tflite", versions) != ""
+    assert found.refusal == op_versions.missing("tflite", versions) != ""
 
 
 def test_other_numbers_than_the_golden_ones_are_a_refusal(files: Path) -> None:
@@ -246,7 +247,7 @@ def test_onnx_is_compared_with_the_table(tmp_path: Path) -> None:
     path = tmp_path / "new.onnx"
     path.write_bytes(_onnx(24, 11))
     empty = np.zeros((0, 1), np.float32)
-    versions, found = oldest.check("onnx", path, empty, empty, 0.01)
+    versions, found = minimum_runtime.check("onnx", path, empty, empty, 0.01)
     assert versions["ai.onnx"] == 24
     if onnxruntime.__version__.startswith("1.23."):
         pytest.skip("here the installed onnxruntime is the oldest: it has run the artifact")
@@ -257,10 +258,12 @@ def test_onnx_is_compared_with_the_table(tmp_path: Path) -> None:
 def test_the_table_of_the_export_names_what_an_old_box_cannot_run() -> None:
     figures = (1000, 1.0, 1.5, 0.0, 0.0, 1.0, 4)
     rows = [
-        compare.Row("gate", "tflite-dynamic", *figures, "tflite-runtime 2.14.0", "too new", True),
-        compare.Row("gate", "onnx-float32", *figures, "onnxruntime 1.23", "", False),
+        float_comparison.Row(
+            "gate", "tflite-dynamic", *figures, "tflite-runtime 2.14.0", "too new", True
+        ),
+        float_comparison.Row("gate", "onnx-float32", *figures, "onnxruntime 1.23", "", False),
     ]
-    text = compare.table(rows)
+    text = float_comparison.table(rows)
     assert text.splitlines()[1].endswith("  not tflite-runtime 2.14.0")
     assert text.splitlines()[2].endswith("  onnxruntime 1.23 (not tried)")
     assert text.splitlines()[-1] == (

@@ -13,13 +13,13 @@ import pytest
 import spots
 from small_models import loud_gate, loud_segmenter
 
-from export import page, pictures, speed, verdict
 from export.__main__ import main
-from export.compare import Row
-from export.ladder import Attempt, Outcome
-from export.layers import Layer
-from export.plots import draw
-from training.page import svg_url
+from export.acceptance.fallback import Attempt, Outcome
+from export.conversion.layer_errors import Layer
+from export.float_comparison import Row
+from export.report import document, page, pictures, speed
+from export.report.plots import draw
+from workshop.report.page import svg_url
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def report(out: Path) -> verdict.Report:
-    return msgspec.json.decode((out / "export.json").read_bytes(), type=verdict.Report)
+def report(out: Path) -> document.Report:
+    return msgspec.json.decode((out / "export.json").read_bytes(), type=document.Report)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def text(out: Path) -> str:
 
 
 def test_every_artifact_has_its_size_its_time_and_its_differences(
-    out: Path, report: verdict.Report, text: str
+    out: Path, report: document.Report, text: str
 ) -> None:
     times = msgspec.json.decode((out / "speed.json").read_bytes(), type=speed.Speed)
     found = {(t.stage, t.artifact): t for t in times.timings}
@@ -73,7 +73,9 @@ def _files(out: Path, stage: str) -> list[str]:
     return [p.name for p in out.iterdir() if p.name.startswith(stage)]
 
 
-def test_flipped_decisions_are_shown_with_their_pictures(report: verdict.Report, text: str) -> None:
+def test_flipped_decisions_are_shown_with_their_pictures(
+    report: document.Report, text: str
+) -> None:
     int8 = report.gate[2]
     assert int8.artifact == "onnx-int8" and len(int8.flips) >= 3
     section = text[text.index('id="flips"') : text.index('id="masks"')]
@@ -86,7 +88,7 @@ def test_flipped_decisions_are_shown_with_their_pictures(report: verdict.Report,
 
 
 def test_the_mask_that_lost_most_is_shown_beside_the_float_one(
-    report: verdict.Report, text: str
+    report: document.Report, text: str
 ) -> None:
     int8 = report.segmenter[2]
     assert int8.worst is not None and int8.worst.dice < int8.worst.float_dice
@@ -104,7 +106,7 @@ def _pixels(data: str) -> np.ndarray:
     return cv2.imdecode(raw, cv2.IMREAD_COLOR).astype(int)
 
 
-def test_layers_are_plotted_for_each_int8_form(report: verdict.Report, text: str) -> None:
+def test_layers_are_plotted_for_each_int8_form(report: document.Report, text: str) -> None:
     int8 = [o for o in report.outcomes if o.wanted == "onnx-int8"]
     assert len(int8) == 2 and all(o.layers for o in int8)
     section = text[text.index('id="layers"') :]
@@ -122,7 +124,7 @@ def test_nothing_is_fetched_and_nothing_runs(text: str) -> None:
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def test_what_comes_from_outside_is_escaped_and_reasons_are_told(report: verdict.Report) -> None:
+def test_what_comes_from_outside_is_escaped_and_reasons_are_told(report: document.Report) -> None:
     layer = Layer(name=HOSTILE, kind="Conv", own_db=3.0, total_db=None)
     outcome = Outcome(
         stage="gate",

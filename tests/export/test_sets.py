@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.frame import Image
-from export import sets
-from export.errors import ExportError
-from training.datasets import Planes, Sample
+from export.acceptance import splits
+from workshop.datasets import Planes, Sample
+from workshop.errors import WorkshopError
 
 KINDS = st.sampled_from([(False, ()), (True, ()), (True, (1,)), (True, (2,)), (True, (1, 2))])
 
@@ -41,8 +41,10 @@ def _made(
     old: list[bool],
     known: bool = True,
     limit: int = 1000,
-) -> sets.Sets:
-    return sets.make(Names(kinds), np.array(groups), np.array(old), known=known, limits=[limit] * 4)
+) -> splits.Sets:
+    return splits.make(
+        Names(kinds), np.array(groups), np.array(old), known=known, limits=[limit] * 4
+    )
 
 
 @given(
@@ -104,8 +106,8 @@ def test_a_set_that_lacks_something_is_named(
 ) -> None:
     data, count = Names(kinds), len(kinds)
     made = _made(kinds, list(range(count)), [False] * count)
-    with pytest.raises(ExportError, match=named):
-        sets.check(made, data, np.arange(count), np.zeros(count, np.bool_), where)
+    with pytest.raises(WorkshopError, match=named):
+        splits.check(made, data, np.arange(count), np.zeros(count, np.bool_), where)
 
 
 KIND_OF_LIST = [(True, (1,)), (False, ())] * 10
@@ -121,11 +123,11 @@ def _list(tmp_path: Path, changed: dict[int, str], extra: str = "") -> Path:
 
 def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
     data = Names(KIND_OF_LIST)
-    read = sets.read(_list(tmp_path, {}), data, known=True)
-    sets.check(read, data, np.arange(20), np.zeros(20, np.bool_), "--sets")
+    read = splits.read(_list(tmp_path, {}), data, known=True)
+    splits.check(read, data, np.arange(20), np.zeros(20, np.bool_), "--sets")
     again = tmp_path / "again.csv"
-    again.write_bytes(sets.text(read, data))
-    assert sets.read(again, data, known=True) == read
+    again.write_bytes(splits.text(read, data))
+    assert splits.read(again, data, known=True) == read
 
 
 @pytest.mark.parametrize(
@@ -150,13 +152,13 @@ def test_a_list_that_mixes_the_sets_is_refused_in_one_line(
     data, groups, seen = Names(KIND_OF_LIST), np.arange(20), np.zeros(20, np.bool_)
     groups[list(alike)] = 99
     seen[list(old)] = True
-    with pytest.raises(ExportError) as error:
-        read = sets.read(_list(tmp_path, changed, extra), data, known=True)
-        sets.check(read, data, groups, seen, "--sets: list.csv")
+    with pytest.raises(WorkshopError) as error:
+        read = splits.read(_list(tmp_path, changed, extra), data, known=True)
+        splits.check(read, data, groups, seen, "--sets: list.csv")
     assert named in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith("--sets: ")
 
 
 def test_seen_is_told_by_the_digest() -> None:
     data = Names(KIND_OF_LIST)
-    assert np.flatnonzero(sets.seen(data, {"002.png", "019.png", "else"})).tolist() == [2, 19]
+    assert np.flatnonzero(splits.seen(data, {"002.png", "019.png", "else"})).tolist() == [2, 19]

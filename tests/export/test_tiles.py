@@ -16,16 +16,17 @@ from small_models import level_gate, level_segmenter
 
 from calibration.__main__ import main as calibrate
 from edge_agent import agent as agents
-from edge_agent import bundle as bundles
-from edge_agent import config as configs
-from edge_agent import rle
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import GATE_INPUT, SEGMENTER_INPUT, InputSpec, Tiles
+from edge_agent.config import config as configs
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.frame import Image
-from edge_agent.preprocess import GATE_INPUT, SEGMENTER_INPUT, InputSpec, Tiles, tile_boxes
-from edge_agent.runtime import Choice, Runtime
-from edge_agent.spool import Spool
+from edge_agent.inspection import rle
+from edge_agent.inspection.preprocess import tile_boxes
+from edge_agent.inspection.runtime import Choice, Runtime
 from export.__main__ import main as export
-from training import card
-from training.card import Card
+from workshop import model_card
+from workshop.model_card import Card
 
 TILES = Tiles(height_px=256, width_px=256, overlap_px=32)
 LINES, PIXELS = 256, 1600
@@ -98,7 +99,7 @@ def _bundle(
             scaling=usual.scaling,
             tiles=tiles,
         )
-        card.write(path, Card(stage=stage, input=spec, class_names=("dark", "bright")))
+        model_card.write(path, Card(stage=stage, input=spec, class_names=("dark", "bright")))
         words += [f"--{stage}", str(path)]
     assert export(words) == 0
     bundle = folder / "bundle"
@@ -119,7 +120,7 @@ def test_from_the_card_to_the_alert(
     bundle = _bundle(tmp_path / "made", labelled, TILES, TILES)
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [(r["missed"], r["clean_passed_on"]) for r in rows] == [(0, 0)] * 4
-    manifest = bundles.load(bundle).manifest
+    manifest = reader.load(bundle).manifest
     assert manifest.gate.input.tiles == manifest.segmenter.input.tiles == TILES
     assert manifest.class_names == ("dark", "bright")
 

@@ -10,14 +10,16 @@ import pytest
 import spots
 from small_models import level_gate, level_segmenter, small_gate
 
-from edge_agent import bundle as bundles
-from edge_agent.camera.folder import read_image
-from edge_agent.preprocess import InputSpec, Tiles, prepare, resize
-from edge_agent.runtime import open_runtime
-from edge_agent.runtime.judgement import golden_difference
-from export import source, verdict
+from edge_agent.bundle import reader
+from edge_agent.bundle.manifest import InputSpec, Tiles
+from edge_agent.image_files import read_image
+from edge_agent.inspection.preprocess import prepare, resize
+from edge_agent.inspection.runtime import open_runtime
+from edge_agent.inspection.runtime.self_test import golden_difference
 from export.__main__ import main
 from export.exporter import FORMS
+from export.report import document
+from workshop.keras_models import load
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_only_where_the_scaling_is_a_constant(folder: Path) -> None:
-    manifest = bundles.load(folder / "uint8").manifest
+    manifest = reader.load(folder / "uint8").manifest
     assert manifest.gate.input.scaling == "network"
     assert manifest.segmenter.input.scaling == "standardise"
     assert "division by 255" in manifest.provenance["gate_note"]
 
 
 def test_every_form_takes_uint8_and_none_became_another(folder: Path) -> None:
-    bundle = bundles.load(folder / "uint8")
+    bundle = reader.load(folder / "uint8")
     report = msgspec.json.decode(
-        (folder / "uint8" / "export.json").read_bytes(), type=verdict.Report
+        (folder / "uint8" / "export.json").read_bytes(), type=document.Report
     )
     assert all(o.became == o.wanted and not o.kept_float for o in report.outcomes)
     assert not any(v.fault or v.flips for v in report.gate)
@@ -60,7 +62,7 @@ def test_every_form_takes_uint8_and_none_became_another(folder: Path) -> None:
 
 
 def test_float32_gives_the_numbers_that_it_gives_with_a_float_input(folder: Path) -> None:
-    pairs = [bundles.load(folder / name) for name in ("float", "uint8")]
+    pairs = [reader.load(folder / name) for name in ("float", "uint8")]
     for label in ("onnx-float32", "tflite-float32"):
         runtimes = []
         for bundle in pairs:
@@ -74,8 +76,8 @@ def test_float32_gives_the_numbers_that_it_gives_with_a_float_input(folder: Path
 
 def test_every_level_is_scaled_as_the_line_scales_it(tmp_path: Path) -> None:
     small_gate().save(tmp_path / "gate.keras")
-    plain = source.load("gate", tmp_path / "gate.keras")
-    uint8 = source.load("gate", tmp_path / "gate.keras", uint8_input=True)
+    plain = load.load("gate", tmp_path / "gate.keras")
+    uint8 = load.load("gate", tmp_path / "gate.keras", uint8_input=True)
     levels = np.arange(64 * 64 * 3, dtype=np.int64).reshape(64, 64, 3) % 256
     image = levels.astype(np.uint8)
     want = plain.run(prepare(image, plain.spec))

@@ -11,11 +11,11 @@ import random
 import msgspec
 import pytest
 
-from edge_agent import drafts, dropped
-from edge_agent.events import Dropped, GapEvent, SeqRange, envelope
+from edge_agent.delivery import encoding, losses
+from edge_agent.delivery.spool.spool import Message
+from edge_agent.delivery.subscriber import decode, line
 from edge_agent.frame import GapReason
-from edge_agent.spool import Message
-from edge_agent.watch import decode, line
+from edge_agent.messages.events import Dropped, GapEvent, SeqRange, envelope
 
 CASES = 100_000
 
@@ -83,16 +83,16 @@ def test_a_subscriber_refuses_in_words() -> None:
 def test_the_spools_own_reading_goes_on() -> None:
     """Marking as replayed, declaring what gave way or was refused: whatever lies there."""
     draw, text, inherited = random.Random(2), _gap(), 0
-    near = drafts.nowhere("linegate/site/line/agent", "b" * 32)
+    near = losses.nowhere("linegate/site/line/agent", "b" * 32)
     for _ in range(CASES):
         message = Message("gap", "b" * 32, _damaged(draw, text), 7)
-        drafts.replayed(message.payload)
-        drafts.says_refused(message)
-        what = dropped.declared([message])
+        encoding.replayed(message.payload)
+        losses.says_refused(message)
+        what = losses.declared([message])
         assert what.messages >= 1
         assert any(one.first_seq <= 7 <= one.last_seq for one in what.ranges)
         inherited += len(what.ranges) > 1 or what.messages > 1
-        gap = drafts.refused(message, near, "why")
+        gap = losses.refused(message, near, "why")
         if gap is not None:
-            assert drafts.messages(gap, 8, 1 << 20)
+            assert encoding.messages(gap, 8, 1 << 20)
     assert inherited > 1000

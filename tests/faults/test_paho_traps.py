@@ -18,16 +18,18 @@ import packets
 import pytest
 from scripted_broker import Broker, Visit
 
-from edge_agent import backoff, courier, underway
-from edge_agent import config as configs
-from edge_agent import delivery as module
-from edge_agent.config import Mqtt
-from edge_agent.delivery import Delivery, Draft
+from edge_agent.config import config as configs
+from edge_agent.config.config import Mqtt
+from edge_agent.delivery import backoff, in_flight, sender
+from edge_agent.delivery import delivery as module
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.delivery import Delivery, Draft
+from edge_agent.delivery.mqtt_connection import Connection
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import ConfigError
-from edge_agent.events import GapEvent, StateDocument
 from edge_agent.frame import GapReason
-from edge_agent.publish import Connection, Will
-from edge_agent.spool import Spool
+from edge_agent.messages.events import GapEvent
+from edge_agent.messages.state import StateDocument
 
 BOOT = "b" * 32
 BASE = "linegate/site/line/agent"
@@ -212,7 +214,7 @@ def test_the_word_of_a_refusal_is_not_refused_for_good(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that refuses the gap too: it rests, and goes out when it is taken."""
-    monkeypatch.setattr(underway, "_REST_S", 0.2)
+    monkeypatch.setattr(in_flight, "_REST_S", 0.2)
     tries: list[bytes] = []
 
     def refuse(visit: Visit, one: packets.Publish) -> None:
@@ -248,7 +250,7 @@ def test_an_acknowledgement_that_never_comes_is_noticed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """paho: wait_for_publish(timeout) returns None, whether it arrived or not."""
-    monkeypatch.setattr(courier, "_ACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sender, "_ACK_TIMEOUT_S", 0.3)
     rig.broker.answer = _silent
     delivery = rig.delivery()
     rig.offer(delivery, 1)

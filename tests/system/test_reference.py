@@ -8,8 +8,9 @@ import keras
 import pytest
 
 from benchmarks import accuracy, demo
-from edge_agent import bundle as bundles
-from edge_agent import events
+from edge_agent.bundle import reader
+from edge_agent.messages import events
+from edge_agent.messages import schema as messages_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "training" / "reference"
@@ -29,7 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(out: Path) -> tuple[dict[str, accuracy.Result], accuracy.Baseline]:
     rows, baseline = accuracy.judge(
-        bundles.load(out / "bundle"),
+        reader.load(out / "bundle"),
         LABELS,
         first_seed=accuracy.TEST_SEEDS[0],
         frames=500,
@@ -80,7 +81,7 @@ def test_demo_accounts_for_everything_and_leaves_pictures(
     assert 0 < summary["latency_p50_ms"] <= summary["latency_p99_ms"]
     assert (out / "contact_sheet.jpg").stat().st_size > 10_000
     assert len(list((out / "defects").glob("*.jpg"))) == min(40, summary["alerted"])
-    schema = jsonschema.Draft202012Validator(events.schemas()["event"])
+    schema = jsonschema.Draft202012Validator(messages_schema.schemas()["event"])
     received = [json.loads(text) for text in (out / "received.jsonl").read_text().splitlines()]
     found = [message for message in received if message["type"] == events.DEFECT_TYPE]
     assert len(found) == summary["events_received"]

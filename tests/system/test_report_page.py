@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from chromium import DESK, PHONE, Browser, look
 
-from edge_agent.config import SimulatedCamera
-from edge_agent.simulate import write
+from edge_agent.config.camera import SimulatedCamera
+from edge_agent.simulation.dataset import write
 from training.__main__ import main
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]

@@ -12,11 +12,13 @@ import keras
 import numpy as np
 import pytest
 
-from edge_agent import rle
-from edge_agent.camera.rolled_steel import SteelStrip
-from export import convert, frozen, source
-from training import networks, split
-from training.losses import FocalTversky
+from edge_agent.inspection import rle
+from edge_agent.simulation.rolled_steel import SteelStrip
+from export.conversion import onnx
+from training.networks import networks
+from training.networks.losses import FocalTversky
+from workshop import splits
+from workshop.keras_models import freeze, load
 
 IMAGES, DRAWN = 10_000, 40
 LIMIT_BYTES = 6 << 30
@@ -50,13 +52,13 @@ def test_full_width_networks_train_save_load_and_export(stage: str, tmp_path: Pa
     assert np.isfinite(model.train_on_batch(images, target))
     assert any(not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     model.save(tmp_path / f"{stage}.keras")
-    loaded = source.load(stage, tmp_path / f"{stage}.keras")
+    loaded = load.load(stage, tmp_path / f"{stage}.keras")
     wanted = model(images[:1], training=False).numpy()
     assert np.allclose(loaded.run(images[:1]), wanted, atol=1e-4)
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(convert.onnx_float32(loaded))
-    (got,) = session.run(None, {frozen.INPUT: images[:1]})
+    session = onnxruntime.InferenceSession(onnx.onnx_float32(loaded))
+    (got,) = session.run(None, {freeze.INPUT: images[:1]})
     assert np.allclose(got, wanted, atol=1e-3)
 
 
@@ -84,8 +86,8 @@ def test_training_on_10000_frames_stays_under_6_gb(tmp_path: Path) -> None:
                 table.writerows([[name, class_id, runs] for name in copies])
     assert len(names) == IMAGES == len(list(frames.iterdir()))
     names.sort()
-    parts = split.Split(tuple(names[:8_000]), tuple(names[8_000:9_000]), tuple(names[9_000:]))
-    split.write(tmp_path / "split.csv", parts)
+    parts = splits.Split(tuple(names[:8_000]), tuple(names[8_000:9_000]), tuple(names[9_000:]))
+    splits.write(tmp_path / "split.csv", parts)
     # Half a pass over the training images: what is kept of them is kept from the start.
     settings = [
         "--set=input.height=128",

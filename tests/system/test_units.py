@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import config
+from edge_agent.config import config
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "linegate-agent.service"

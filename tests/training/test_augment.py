@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.augment import augment, pasted
 from training.config import Augment
+from training.input.augment import augment, pasted
 
 NOTHING = Augment(flip_along=False, flip_across=False, brightness=0, contrast=0, shift=0)
 

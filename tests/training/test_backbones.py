@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from training import backbones, networks
-from training.errors import TrainingError
+from training.networks import backbones, networks
+from workshop.errors import WorkshopError
 
 
 def _body(strides: int = 4) -> keras.Model:
@@ -59,10 +59,10 @@ def test_what_is_no_body_is_refused_in_one_line(tmp_path: Path) -> None:
     networks.gate(width=0.0625, height_px=128, width_px=128).save(tmp_path / "head.keras")
     (tmp_path / "text.keras").write_text("no model")
     for name, why in (("head.keras", "headless"), ("text.keras", "Keras cannot load it")):
-        with pytest.raises(TrainingError, match=why) as raised:
+        with pytest.raises(WorkshopError, match=why) as raised:
             backbones.load(str(tmp_path / name))
         assert "\n" not in str(raised.value)
-    with pytest.raises(TrainingError, match="no maps at stride 16"):
+    with pytest.raises(WorkshopError, match="no maps at stride 16"):
         backbones.taps(_body(3), 64, 64)
     assert backbones.load("none") is None
 
@@ -73,7 +73,7 @@ def test_imagenet_weights_that_cannot_be_fetched_are_one_line(
     monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(TrainingError, match="--backbone imagenet: the weights cannot be fetched"):
+    with pytest.raises(WorkshopError, match="--backbone imagenet: the weights cannot be fetched"):
         backbones.load("imagenet")
 
 

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from training import checkpoint
-from training.callbacks import BEST, Keeper
-from training.checkpoint import Progress
+from training.fit import checkpoint
+from training.fit.callbacks import BEST, Keeper
+from training.fit.checkpoint import Progress
 
 
 @pytest.mark.parametrize(("keep_last", "kept", "ended"), [(False, 2, True), (True, 4, False)])

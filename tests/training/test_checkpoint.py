@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from edge_agent.preprocess import SEGMENTER_INPUT, InputSpec, Tiles
-from training import card, checkpoint, networks
-from training.checkpoint import Checkpoint, Progress
-from training.errors import TrainingError
+from edge_agent.bundle.manifest import SEGMENTER_INPUT, InputSpec, Tiles
+from training.fit import checkpoint
+from training.fit.checkpoint import Checkpoint, Progress
+from training.networks import networks
+from workshop import model_card
+from workshop.errors import WorkshopError
 
 
 def test_round_trip_and_damage(tmp_path: Path) -> None:
@@ -26,7 +28,7 @@ def test_round_trip_and_damage(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for cut in (0, 10, len(whole) // 2):
         path.write_bytes(whole[:cut])
-        with pytest.raises(TrainingError):
+        with pytest.raises(WorkshopError):
             checkpoint.read(path)
 
 
@@ -34,7 +36,7 @@ def test_card_travels_in_the_model_and_keras_does_not_mind(tmp_path: Path) -> No
     path = tmp_path / "segmenter.keras"
     model = networks.segmenter(width=0.25, height_px=32, width_px=32, classes=2)
     model.save(path)
-    assert card.read(path) is None
+    assert model_card.read(path) is None
     tiled = InputSpec(
         height=32,
         width=32,
@@ -44,9 +46,11 @@ def test_card_travels_in_the_model_and_keras_does_not_mind(tmp_path: Path) -> No
     )
     for spec in (SEGMENTER_INPUT, tiled):
         model.save(path)
-        given = card.Card(stage="segmenter", input=spec, class_names=("a", "b"), seen=("0" * 16,))
-        card.write(path, given)
-        assert card.read(path) == given
+        given = model_card.Card(
+            stage="segmenter", input=spec, class_names=("a", "b"), seen=("0" * 16,)
+        )
+        model_card.write(path, given)
+        assert model_card.read(path) == given
         again = keras.saving.load_model(path)
         assert all(
             np.array_equal(a, b)
@@ -58,9 +62,9 @@ def test_a_broken_card_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "gate.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("linegate.json", '{"stage": "roof"}')
-    with pytest.raises(TrainingError, match=r"linegate\.json") as raised:
-        card.read(path)
+    with pytest.raises(WorkshopError, match=r"linegate\.json") as raised:
+        model_card.read(path)
     assert "\n" not in str(raised.value)
     path.write_bytes(b"not a zip")
-    with pytest.raises(TrainingError, match=r"give a \.keras file"):
-        card.read(path)
+    with pytest.raises(WorkshopError, match=r"give a \.keras file"):
+        model_card.read(path)

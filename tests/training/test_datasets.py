@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent import rle
-from edge_agent.camera.rolled_steel import SteelStrip
-from edge_agent.config import SimulatedCamera
-from edge_agent.simulate import write
-from training.datasets import DataSet, Masks, Severstal, Simulated, open_dataset
-from training.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
-from training.errors import TrainingError
+from edge_agent.config.camera import SimulatedCamera
+from edge_agent.inspection import rle
+from edge_agent.simulation.dataset import write
+from edge_agent.simulation.rolled_steel import SteelStrip
+from workshop.datasets import DataSet, Masks, Severstal, Simulated, open_dataset
+from workshop.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
+from workshop.errors import WorkshopError
 
 SHAPE = (12, 20)
 
@@ -75,12 +75,12 @@ def severstal(tmp_path: Path) -> Path:
 
 
 def _refused(folder: Path, names: tuple[str, ...] | None = None) -> str:
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(WorkshopError) as caught:
         open_dataset(folder, names)
     return _one_line(caught.value)
 
 
-def _one_line(error: TrainingError) -> str:
+def _one_line(error: WorkshopError) -> str:
     assert len(str(error).splitlines()) == 1
     return str(error)
 
@@ -252,12 +252,12 @@ def test_faults_that_show_when_read(masks: Path) -> None:
     _save(masks / "masks/b.png", _mask(2, shape=(12, 21)))
     (masks / "images/a.png").write_bytes(b"no picture")
     (masks / "images/c.png").unlink()
-    with pytest.raises(TrainingError, match=r"b\.png: 21x12 px, but the image b\.png is 20x12"):
+    with pytest.raises(WorkshopError, match=r"b\.png: 21x12 px, but the image b\.png is 20x12"):
         dataset.planes(1)
-    with pytest.raises(TrainingError, match=r"a\.png: not a picture .*; replace the file"):
+    with pytest.raises(WorkshopError, match=r"a\.png: not a picture .*; replace the file"):
         dataset.image(0)
     for read in (dataset.image, dataset.digest):
-        with pytest.raises(TrainingError, match=r"c\.png: cannot be read: No such file"):
+        with pytest.raises(WorkshopError, match=r"c\.png: cannot be read: No such file"):
             read(2)
 
 
@@ -265,7 +265,7 @@ def test_who_looks_for_faults_may_open_all_the_same(masks: Path) -> None:
     (masks / "masks/b.png").write_bytes(b"")
     dataset = open_dataset(masks, strict=False)
     assert _kinds(dataset)[1] == ("b.png", True, ())
-    with pytest.raises(TrainingError, match=r"b\.png: not a picture"):
+    with pytest.raises(WorkshopError, match=r"b\.png: not a picture"):
         dataset.planes(1)
 
 
@@ -346,7 +346,7 @@ def test_faults_of_the_list_of_labels(severstal: Path, row: Sequence[object], wo
 def test_a_run_outside_the_image_names_it(severstal: Path) -> None:
     _table(severstal / "train.csv", HEAD, ("b.png", 2, "239 3"))
     dataset = open_dataset(severstal)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(WorkshopError) as caught:
         dataset.planes(1)
     message = _one_line(caught.value)
     assert "b.png class 2: RLE: a run ends after the last of 240 pixels; the image is 20x12" in (
@@ -417,7 +417,7 @@ def test_simulated_digests_tell_frames_and_strips_apart() -> None:
 
 @pytest.mark.parametrize(("seeds", "frames"), [([], 5), ([1], 0), ([1, 1], 5)])
 def test_no_simulated_frames(seeds: list[int], frames: int) -> None:
-    with pytest.raises(TrainingError, match=r"^simulated: "):
+    with pytest.raises(WorkshopError, match=r"^simulated: "):
         Simulated(seeds, frames)
 
 

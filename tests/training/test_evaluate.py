@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from edge_agent import rle
-from edge_agent.bundle import Artifact, File, RegionRule
-from edge_agent.gate import Gate
-from edge_agent.preprocess import InputSpec, Tiles
-from edge_agent.runtime import Choice
-from edge_agent.segment import Segmenter, class_map
-from training import card, networks, submission
+from edge_agent.bundle.manifest import Artifact, File, InputSpec, RegionRule, Tiles
+from edge_agent.inspection import rle
+from edge_agent.inspection.gate import Gate
+from edge_agent.inspection.runtime import Choice
+from edge_agent.inspection.segmenter import Segmenter, class_map
 from training.__main__ import main
-from training.card import Card
-from training.datasets import open_dataset
-from training.predict import Network, Stages, load
+from training.evaluate import submission
+from training.evaluate.predict import Network, Stages, load
+from training.networks import networks
+from workshop import model_card
+from workshop.datasets import open_dataset
+from workshop.model_card import Card
 
 SIDE = 48
 NAMES = ("bright", "dark")
@@ -63,7 +64,7 @@ def save(
             scaling=scaling,
             **spec,  # type: ignore[arg-type]
         )
-        card.write(path, Card(stage=stage, input=wanted, class_names=NAMES, seen=seen))  # type: ignore[arg-type]
+        model_card.write(path, Card(stage=stage, input=wanted, class_names=NAMES, seen=seen))  # type: ignore[arg-type]
     return path
 
 

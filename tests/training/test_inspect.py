@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from training import commands_data
-from training.datasets import open_dataset
-from training.errors import TrainingError
-from training.inspect import inspect
-from training.inspect_plots import plots
-from training.inspect_report import Report
-from training.inspect_text import text
-from training.split import Split
+from training.cli import data as commands_data
+from training.data_report.figures import Report
+from training.data_report.inspect import inspect
+from training.data_report.plots import plots
+from training.data_report.text import text
+from workshop.datasets import open_dataset
+from workshop.errors import WorkshopError
+from workshop.splits import Split
 
 LABELS = """\
 file,class_name,class_id,defect_pixels
@@ -124,7 +124,7 @@ def test_a_split_that_keeps_them_together_has_none_across(faulty: Path) -> None:
     dataset = open_dataset(faulty, strict=False)
     kept = Split(("clean.png", "copy.png"), ("darker.png",), ())
     assert inspect(dataset, kept).across_parts == ()
-    with pytest.raises(TrainingError, match=r"^no\.png: in the split, but not in the data"):
+    with pytest.raises(WorkshopError, match=r"^no\.png: in the split, but not in the data"):
         inspect(dataset, Split(("no.png",), (), ()))
 
 
@@ -195,7 +195,7 @@ def test_the_command(faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(list(out.iterdir())) == 5
     assert _run(str(faulty)) == 0
     assert "9 images, 6 defective" in capsys.readouterr().out
-    with pytest.raises(TrainingError, match=r"^--out: .*split\.csv: "):
+    with pytest.raises(WorkshopError, match=r"^--out: .*split\.csv: "):
         _run(str(faulty), "--out", str(listed))
 
 

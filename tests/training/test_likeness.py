@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.camera.rolled_steel import SteelStrip
 from edge_agent.frame import Image
-from training import likeness
-from training.datasets import Simulated, open_dataset
+from edge_agent.simulation.rolled_steel import SteelStrip
+from workshop import near_duplicates
+from workshop.datasets import Simulated, open_dataset
 
 
 def _texture(seed: int, shape: tuple[int, int] = (200, 240)) -> Image:
@@ -64,20 +64,20 @@ CHANGES: dict[str, Callable[[Image], Image]] = {
 
 
 def _prints(*images: Image) -> NDArray[np.complex64]:
-    return np.stack([likeness.fingerprint(np.ascontiguousarray(image)) for image in images])
+    return np.stack([near_duplicates.fingerprint(np.ascontiguousarray(image)) for image in images])
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_same_piece_again_is_found(change: Callable[[Image], Image]) -> None:
     others = [_texture(seed) for seed in range(1, 30)]
-    pairs = likeness.near_duplicates(_prints(_texture(0), *others, change(_texture(0))))
+    pairs = near_duplicates.near_duplicates(_prints(_texture(0), *others, change(_texture(0))))
     assert [(pair.first, pair.second) for pair in pairs] == [(0, 30)]
     assert 0.25 <= pairs[0].likeness <= 1
 
 
 def test_overlapping_cuts_are_found() -> None:
     long = _texture(5, (200, 300))
-    pairs = likeness.near_duplicates(_prints(long[:, :240], _texture(6), long[:, 40:280]))
+    pairs = near_duplicates.near_duplicates(_prints(long[:, :240], _texture(6), long[:, 40:280]))
     assert [(pair.first, pair.second) for pair in pairs] == [(0, 2)]
 
 
@@ -89,57 +89,61 @@ def test_textures_and_stripes_that_look_alike_are_none() -> None:
     ]
     images = [_texture(seed) for seed in range(60)]
     images += [np.clip(image, 0, 255).astype(np.uint8) for image in stripes]
-    assert likeness.near_duplicates(_prints(*images)) == ()
+    assert near_duplicates.near_duplicates(_prints(*images)) == ()
 
 
 def test_strong_marks_of_one_kind_do_not_make_frames_one() -> None:
     """Frames whose few strong marks decide, if relief is not weighed by the relief around it."""
     frames = [(1_002, 48), (1_005, 11), (1_005, 40), (1_002, 16), (1_002, 31), (1_004, 96)]
     images = [SteelStrip(seed).render(256 * frame, 256) for seed, frame in frames]
-    assert likeness.near_duplicates(_prints(*images)) == ()
+    assert near_duplicates.near_duplicates(_prints(*images)) == ()
 
 
 def test_frames_of_a_strip_are_none() -> None:
     dataset = Simulated([1_000, 1_001], 60)
-    assert len(np.unique(likeness.groups(dataset, progress=False))) == len(dataset.samples)
+    assert len(np.unique(near_duplicates.groups(dataset, progress=False))) == len(dataset.samples)
 
 
 def test_images_without_relief_are_none_but_the_same_file_is_one() -> None:
     flat = [np.full((40, 60), level, np.uint8) for level in (0, 0, 90, 255)]
-    pairs = likeness.near_duplicates(_prints(*flat))
+    pairs = near_duplicates.near_duplicates(_prints(*flat))
     assert pairs == ()
-    numbers = likeness.group_numbers(4, pairs, ("x", "x", "y", None))
+    numbers = near_duplicates.group_numbers(4, pairs, ("x", "x", "y", None))
     assert numbers.tolist() == [0, 0, 1, 2]
-    assert likeness.group_numbers(2, (), (None, None)).tolist() == [0, 1]
+    assert near_duplicates.group_numbers(2, (), (None, None)).tolist() == [0, 1]
 
 
 def test_links_make_groups() -> None:
-    pairs = (likeness.Pair(1, 4, 0.9), likeness.Pair(0, 2, 0.9), likeness.Pair(2, 4, 0.9))
-    numbers = likeness.group_numbers(6, pairs, ("a", "b", "c", "d", "e", "d"))
+    pairs = (
+        near_duplicates.Pair(1, 4, 0.9),
+        near_duplicates.Pair(0, 2, 0.9),
+        near_duplicates.Pair(2, 4, 0.9),
+    )
+    numbers = near_duplicates.group_numbers(6, pairs, ("a", "b", "c", "d", "e", "d"))
     assert numbers.tolist() == [0, 0, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 1_200])
 def test_many_pictures_of_one_thing_are_one_group(count: int) -> None:
     """More than a block of the matrix, and as many pairs as it takes."""
-    pairs = likeness.near_duplicates(np.repeat(_prints(_texture(0)), count, axis=0))
+    pairs = near_duplicates.near_duplicates(np.repeat(_prints(_texture(0)), count, axis=0))
     assert len(pairs) == max(0, count - 1)
-    assert set(likeness.group_numbers(count, pairs, (None,) * count).tolist()) <= {0}
+    assert set(near_duplicates.group_numbers(count, pairs, (None,) * count).tolist()) <= {0}
 
 
 def test_pairs_between_blocks_are_found() -> None:
     rng = np.random.default_rng(0)
-    shape = likeness.empty_prints(1_100).shape
+    shape = near_duplicates.empty_prints(1_100).shape
     noise = rng.standard_normal((*shape, 2)).astype(np.float32) @ np.array([1, 1j], np.complex64)
     noise[1_090], noise[1_050] = noise[3], noise[1_030]
-    pairs = likeness.near_duplicates(noise)
+    pairs = near_duplicates.near_duplicates(noise)
     assert sorted((p.first, p.second) for p in pairs) == [(3, 1_090), (1_030, 1_050)]
 
 
 def test_tiles_taken_at_several_exposures_are_grouped(shared_data: Path) -> None:
     """A tile's pictures have near file numbers; groups of far ones were all looked at."""
     dataset = open_dataset(shared_data / "magnetic_tile")
-    numbers = likeness.groups(dataset, progress=False)
+    numbers = near_duplicates.groups(dataset, progress=False)
     shot = np.array([int(re.findall(r"\d+", s.name)[1]) for s in dataset.samples])
     near = np.triu(np.abs(shot[:, None] - shot) <= 40, 1)
     together = numbers[:, None] == numbers
@@ -150,7 +154,7 @@ def test_tiles_taken_at_several_exposures_are_grouped(shared_data: Path) -> None
 
 def test_turned_copies_of_steel_images_are_grouped(shared_data: Path) -> None:
     dataset = open_dataset(shared_data / "neu_seg")
-    numbers = likeness.groups(dataset, progress=False)
+    numbers = near_duplicates.groups(dataset, progress=False)
     of = {s.name: int(n) for s, n in zip(dataset.samples, numbers, strict=True)}
     for one, other in (
         ("001332.jpg", "003072.jpg"),  # upside down

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.losses import FocalTversky, Pointing
-from training.metrics import PointingAUC
+from training.networks.losses import FocalTversky, Pointing
+from training.networks.metrics import PointingAUC
 
 
 def _batch(values: list[float]) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_cross_entropy_is_keras_own() -> None:
 
 
 def test_dice_metric_counts_drawn_classes_only() -> None:
-    from training.metrics import Dice
+    from training.networks.metrics import Dice
 
     truth = np.zeros((3, 4, 4, 2), np.float32)
     truth[0, 0, :, 0] = 1  # 4 px, 2 of them found and 1 more: Dice 4 / 7

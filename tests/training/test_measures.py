@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics
 
-from training.datasets.base import Planes
-from training.intervals import mean
-from training.measures import (
+from workshop.datasets.base import Planes
+from workshop.segmentation_metrics import (
     Components,
     Outcome,
     Record,
@@ -19,6 +18,7 @@ from training.measures import (
     outcome,
     segmenter_figures,
 )
+from workshop.statistics import mean
 
 NAMES = ("pit", "scratch")
 _CLASSES = len(NAMES)

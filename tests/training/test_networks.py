@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training import networks
+from training.networks import networks
 
 
 def test_gate_has_the_seeds_parameter_count() -> None:

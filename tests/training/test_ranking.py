@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from edge_agent.gate import Verdict
-from training.intervals import estimate, mean, share
-from training.ranking import (
+from edge_agent.inspection.gate import Verdict
+from workshop.gate_metrics import (
     MISS_RATES,
     curve_figures,
     gate_figures,
@@ -18,6 +17,7 @@ from training.ranking import (
     misses_allowed,
     probability,
 )
+from workshop.statistics import estimate, mean, share
 
 # Few levels, so that there are ties.
 _scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12)

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.bundle import RegionRule
-from training import gallery, pictures, report
-from training.evaluate import View
-from training.evaluation import Evaluation, Images, Model, Problem, evaluation
-from training.measures import Components, Record, outcome
-from training.ranking import logit
+from edge_agent.bundle.manifest import RegionRule
+from training.evaluate import gallery, report
+from training.evaluate.evaluate import View
+from training.evaluate.evaluation import Evaluation, Images, Model, Problem, evaluation
+from workshop.gate_metrics import logit
+from workshop.report import pictures
+from workshop.segmentation_metrics import Components, Record, outcome
 
 HOSTILE = ('<script>alert("1")</script>', "$x$ & 划痕")
 _SIDE = 40

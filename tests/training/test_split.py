@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.frame import Image
-from training import commands_data, split
-from training.datasets import Planes, Sample, open_dataset
-from training.errors import TrainingError
-from training.likeness import groups
+from training.cli import data as commands_data
+from workshop import splits
+from workshop.datasets import Planes, Sample, open_dataset
+from workshop.errors import WorkshopError
+from workshop.near_duplicates import groups
 
-COMMITTED = Path(split.__file__).parent / "splits"
+COMMITTED = Path(splits.__file__).parent / "splits"
 
 
 class Names:
@@ -57,12 +58,12 @@ def test_each_class_is_shared_out_to_within_one_image(
 ) -> None:
     dataset = Names(kinds)
     fractions = [w / sum(weights) for w in weights]
-    made = split.split(dataset, fractions=fractions, seed=seed)
+    made = splits.split(dataset, fractions=fractions, seed=seed)
     everyone = sorted([*made.train, *made.validation, *made.test])
     assert everyone == [s.name for s in dataset.samples]
     stratum = {s.name: (s.defective, s.class_ids[:1]) for s in dataset.samples}
     total = Counter(stratum.values())
-    for part, fraction in zip(split.PARTS, fractions, strict=True):
+    for part, fraction in zip(splits.PARTS, fractions, strict=True):
         got = Counter(stratum[name] for name in made.part(part))
         for kind, n in total.items():
             assert abs(got[kind] - fraction * n) < 1 + 1e-9
@@ -77,8 +78,8 @@ def test_a_group_is_never_torn(
 ) -> None:
     numbers = data.draw(st.lists(st.integers(0, 9), min_size=len(kinds), max_size=len(kinds)))
     dataset = Names(kinds)
-    made = split.split(dataset, seed=seed, groups=np.array(numbers))
-    part_of = {name: part for part in split.PARTS for name in made.part(part)}
+    made = splits.split(dataset, seed=seed, groups=np.array(numbers))
+    part_of = {name: part for part in splits.PARTS for name in made.part(part)}
     assert len(part_of) == len(kinds)
     assert len({(n, part_of[s.name]) for n, s in zip(numbers, dataset.samples, strict=True)}) == (
         len(set(numbers))
@@ -87,13 +88,13 @@ def test_a_group_is_never_torn(
 
 def test_the_seed_decides_and_nothing_else() -> None:
     dataset = Names([SOUND] * 40 + [(True, (1,))] * 20)
-    one, again, other = (split.split(dataset, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (splits.split(dataset, seed=seed) for seed in (1, 1, 2))
     assert one == again != other
 
 
 def test_a_rare_class_reaches_the_test() -> None:
-    made = split.split(Names([SOUND] * 600 + [(True, (1,))] * 12))
-    rare = [sum(name >= "0600" for name in made.part(part)) for part in split.PARTS]
+    made = splits.split(Names([SOUND] * 600 + [(True, (1,))] * 12))
+    rare = [sum(name >= "0600" for name in made.part(part)) for part in splits.PARTS]
     assert rare == [7, 2, 3]
 
 
@@ -107,8 +108,8 @@ def test_a_rare_class_reaches_the_test() -> None:
     ],
 )
 def test_fractions_that_are_none(fractions: tuple[float, ...], words: str) -> None:
-    with pytest.raises(TrainingError, match=words):
-        split.split(Names([SOUND]), fractions=fractions)
+    with pytest.raises(WorkshopError, match=words):
+        splits.split(Names([SOUND]), fractions=fractions)
 
 
 # The list.
@@ -123,15 +124,15 @@ FILE_NAMES = st.text(
 def test_a_list_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
 ) -> None:
-    parts: dict[str, list[str]] = {part: [] for part in split.PARTS}
+    parts: dict[str, list[str]] = {part: [] for part in splits.PARTS}
     for name in sorted(names):
-        parts[data.draw(st.sampled_from(split.PARTS))].append(name)
-    made = split.Split(*(tuple(part) for part in parts.values()))
+        parts[data.draw(st.sampled_from(splits.PARTS))].append(name)
+    made = splits.Split(*(tuple(part) for part in parts.values()))
     path = tmp_path_factory.mktemp("lists") / "split.csv"
-    split.write(path, made)
-    assert split.read(path) == made
+    splits.write(path, made)
+    assert splits.read(path) == made
     before = path.read_bytes()
-    split.write(path, split.read(path))
+    splits.write(path, splits.read(path))
     assert path.read_bytes() == before
 
 
@@ -149,33 +150,33 @@ def test_a_list_comes_back_as_it_was(
 def test_faults_of_a_list(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "split.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(TrainingError) as caught:
-        split.read(path)
+    with pytest.raises(WorkshopError) as caught:
+        splits.read(path)
     assert words in str(caught.value)
     assert "split.csv" in str(caught.value)
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"none\.csv: cannot be read: No such file"):
-        split.read(tmp_path / "none.csv")
+    with pytest.raises(WorkshopError, match=r"none\.csv: cannot be read: No such file"):
+        splits.read(tmp_path / "none.csv")
 
 
 def test_a_split_is_laid_on_the_data() -> None:
     dataset = Names([SOUND, (True, (1,)), UNDRAWN, SOUND])
-    made = split.Split(("0001.png",), ("0002.png",), ("0000.png",))
-    assert split.lay(made, dataset) == split.Indices((1,), (2,), (0,), unused=1)
-    assert split.count(made, dataset)["validation"] == {
+    made = splits.Split(("0001.png",), ("0002.png",), ("0000.png",))
+    assert splits.lay(made, dataset) == splits.Indices((1,), (2,), (0,), unused=1)
+    assert splits.count(made, dataset)["validation"] == {
         "images": 1, "sound": 0, "one": 0, "two": 0, "three": 0,
     }  # fmt: skip
-    with pytest.raises(TrainingError, match=r"^test: a split with no defects"):
-        split.lay(made, dataset, for_training=True)
-    untested = split.Split(made.train, made.validation, ())
-    assert split.lay(untested, dataset, for_training=True).unused == 2
-    with pytest.raises(TrainingError, match=r"^validation: a split with no defects"):
-        split.lay(split.Split(("0001.png",), (), ()), dataset, for_training=True)
-    strange = split.Split(("0001.png",), ("x.png",), ())
-    with pytest.raises(TrainingError, match=r"^x\.png: in the split, but not in the data set"):
-        split.lay(strange, dataset)
+    with pytest.raises(WorkshopError, match=r"^test: a split with no defects"):
+        splits.lay(made, dataset, for_training=True)
+    untested = splits.Split(made.train, made.validation, ())
+    assert splits.lay(untested, dataset, for_training=True).unused == 2
+    with pytest.raises(WorkshopError, match=r"^validation: a split with no defects"):
+        splits.lay(splits.Split(("0001.png",), (), ()), dataset, for_training=True)
+    strange = splits.Split(("0001.png",), ("x.png",), ())
+    with pytest.raises(WorkshopError, match=r"^x\.png: in the split, but not in the data set"):
+        splits.lay(strange, dataset)
 
 
 # The command.
@@ -228,7 +229,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
     (tmp_path / "masks").mkdir()
     cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((8, 8), np.uint8))
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match=r"^--out: .*file: "):
+    with pytest.raises(WorkshopError, match=r"^--out: .*file: "):
         _run(str(tmp_path), "--out", str(tmp_path / "file/split.csv"))
 
 
@@ -239,11 +240,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
 def test_the_committed_lists_are_what_the_command_makes(shared_data: Path, name: str) -> None:
     dataset = open_dataset(shared_data / name.removesuffix("_by_tile"))
     numbers = None if name == "magnetic_tile" else groups(dataset, progress=False)
-    listed = split.read(COMMITTED / f"{name}.csv")
-    assert listed == split.split(dataset, seed=0, groups=numbers)
-    laid = split.lay(listed, dataset, for_training=True)
+    listed = splits.read(COMMITTED / f"{name}.csv")
+    assert listed == splits.split(dataset, seed=0, groups=numbers)
+    laid = splits.lay(listed, dataset, for_training=True)
     assert laid.unused == 0
-    counts = split.count(listed, dataset)
+    counts = splits.count(listed, dataset)
     for class_name in dataset.class_names:
         assert counts["test"][class_name] >= 3
         assert counts["validation"][class_name] >= 2

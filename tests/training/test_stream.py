@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.preprocess import SEGMENTER_INPUT, InputSpec, Tiles, prepare, tile_boxes
-from training import stream
+from edge_agent.bundle.manifest import SEGMENTER_INPUT, InputSpec, Tiles
+from edge_agent.inspection.preprocess import prepare, tile_boxes
 from training.config import Augment, Balance, Network, Optimisation, TrainConfig
-from training.datasets import open_dataset
-from training.stream import Source, example, plan
+from training.input import batches as stream
+from training.input.batches import Source, example, plan
+from workshop.datasets import open_dataset
 
 SPEC = InputSpec(height=48, width=64, channels=1, scaling="standardise")
 TILED = InputSpec(

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent import rle
-from training import submission
-from training.datasets import Planes, open_dataset
-from training.errors import TrainingError
+from edge_agent.inspection import rle
+from training.evaluate import submission
+from workshop.datasets import Planes, open_dataset
+from workshop.errors import WorkshopError
 
 PLANES = hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)))
 
@@ -58,17 +58,17 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
 
     def broken() -> Iterator[tuple[str, Planes]]:
         yield "a.jpg", one
-        raise TrainingError("b.jpg: torn")
+        raise WorkshopError("b.jpg: torn")
 
-    with pytest.raises(TrainingError, match=r"b\.jpg: torn"):
+    with pytest.raises(WorkshopError, match=r"b\.jpg: torn"):
         submission.write(path, broken())
-    with pytest.raises(TrainingError, match=r"a\.jpg is there twice"):
+    with pytest.raises(WorkshopError, match=r"a\.jpg is there twice"):
         submission.write(path, [("a.jpg", one), ("a.jpg", one)])
-    with pytest.raises(TrainingError, match="not a plain file name"):
+    with pytest.raises(WorkshopError, match="not a plain file name"):
         submission.write(path, [("x/a.jpg", one)])
     assert [p.name for p in tmp_path.iterdir()] == ["submission.csv"]
     assert path.read_text() == "before"
-    with pytest.raises(TrainingError, match="give a file to write"):
+    with pytest.raises(WorkshopError, match="give a file to write"):
         submission.write(path / "below.csv", [])
 
 
@@ -85,6 +85,6 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
 def test_faults_of_a_submission(tmp_path: Path, rows: str, words: str) -> None:
     path = tmp_path / "submission.csv"
     path.write_text(rows, encoding="utf-8")
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(WorkshopError) as caught:
         submission.read(path)
     assert words in str(caught.value)

@@ -16,11 +16,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_agent.preprocess import GATE_INPUT, inputs
-from export import convert, frozen, source
-from training import card, checkpoint, networks, split
+from edge_agent.bundle.manifest import GATE_INPUT
+from edge_agent.inspection.preprocess import inputs
+from export.conversion import onnx
 from training.__main__ import main
-from training.datasets import open_dataset
+from training.fit import checkpoint
+from training.networks import networks
+from workshop import model_card, splits
+from workshop.datasets import open_dataset
+from workshop.keras_models import freeze, load
 
 Tiny = Callable[[str], Path]
 _QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -66,11 +70,11 @@ def test_a_run_folder_holds_all_that_made_the_model(
     assert begun["identity"]["config"]["network"]["width"] == 0.0625
     assert set(begun["identity"]["data_sha256"]) == {"train", "validation"}
     assert begun["class_names"] == ["spot", "bar"]
-    parts = split.read(out / "split.csv")
+    parts = splits.read(out / "split.csv")
     assert sorted([*parts.train, *parts.validation, *parts.test]) == [
         f"{k:03d}.png" for k in range(36)
     ]
-    carried = card.read(out / f"{stage}.keras")
+    carried = model_card.read(out / f"{stage}.keras")
     dataset = open_dataset(drawn_set)
     at = {s.name: k for k, s in enumerate(dataset.samples)}
     chosen_on = {*parts.train, *parts.validation}
@@ -166,10 +170,10 @@ def test_a_backbone_is_frozen_and_then_learns(
         assert np.array_equal(last, before[1]) is not learns
         kept = inner.get_layer(norm.name).get_weights()
         assert all(np.array_equal(a, b) for a, b in zip(kept, norm.get_weights(), strict=True))
-        read = card.read(out / f"{stage}.keras")
+        read = model_card.read(out / f"{stage}.keras")
         assert read is not None and (read.input.channels, read.input.scaling) == (3, "unit")
         if stage == "gate":  # its pools are standard over the training images
-            dataset, names = open_dataset(drawn_set), split.read(out / "split.csv").train
+            dataset, names = open_dataset(drawn_set), splits.read(out / "split.csv").train
             seen = [i for i, s in enumerate(dataset.samples) if s.name in names]
             images = np.concatenate([next(inputs(dataset.image(i), read.input)) for i in seen])
             scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
@@ -186,14 +190,14 @@ def test_a_backbone_is_frozen_and_then_learns(
                 assert np.allclose(scaled, wanted, atol=1e-2)
                 spread.append(scaled.std(axis=0).max())
             assert max(spread) > 0.9
-        tuned = card.read(out / "backbone.keras")
+        tuned = model_card.read(out / "backbone.keras")
         assert tuned is not None and (tuned.stage, tuned.seen) == ("backbone", read.seen)
         # And it goes straight into export, which takes the input from the card.
-        exported = source.load(stage, out / f"{stage}.keras")
+        exported = load.load(stage, out / f"{stage}.keras")
         assert exported.spec == read.input
-        session = onnxruntime.InferenceSession(convert.onnx_float32(exported))
+        session = onnxruntime.InferenceSession(onnx.onnx_float32(exported))
         x = np.random.default_rng(0).uniform(size=(1, 128, 128, 3)).astype(np.float32)
-        (got,) = session.run(None, {frozen.INPUT: x})
+        (got,) = session.run(None, {freeze.INPUT: x})
         assert np.allclose(got, model(x, training=False), atol=1e-4)
 
 
@@ -204,14 +208,14 @@ def test_what_a_backbone_has_seen_its_heirs_have_seen(
     image = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 3, 16, padding="same")(image)
     keras.Model(image, x).save(tmp_path / "body.keras")
-    before = card.Card(
+    before = model_card.Card(
         stage="backbone", input=GATE_INPUT, class_names=("spot",), seen=("0123456789abcdef",)
     )
-    card.write(tmp_path / "body.keras", before)
+    model_card.write(tmp_path / "body.keras", before)
     given = ["--backbone", str(tmp_path / "body.keras")]
     assert main([*_command("gate", drawn_set, tiny(""), tmp_path / "run"), *given]) == 0
     for name in ("gate", "backbone"):
-        read = card.read(tmp_path / "run" / f"{name}.keras")
+        read = model_card.read(tmp_path / "run" / f"{name}.keras")
         assert read is not None and "0123456789abcdef" in read.seen and len(read.seen) > 20
     begun = json.loads((tmp_path / "run" / "train.json").read_text())
     digest = hashlib.sha256((tmp_path / "body.keras").read_bytes()).hexdigest()
@@ -355,6 +359,6 @@ def test_bad_data_and_settings_are_one_line(
 def test_the_simulator_is_a_data_set(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("[data]\nstrips = 2\nframes_per_strip = 12\n[balance]\nclean_ratio = 1.0\n")
     assert main(_command("segmenter", "simulated", config, tmp_path / "run")) == 0
-    parts = split.read(tmp_path / "run" / "split.csv")
+    parts = splits.read(tmp_path / "run" / "split.csv")
     assert {name.split("-")[0] for name in parts.train} == {"seed1000", "seed1001"}
     assert {name.split("-")[0] for name in parts.validation} == {"seed2000"}

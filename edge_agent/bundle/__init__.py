@@ -1,0 +1,1 @@
+"""The contract between the workshop and the line: manifest, golden outputs, signature."""

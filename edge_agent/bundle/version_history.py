@@ -1,0 +1,101 @@
+"""The highest version of each bundle that ran here, so that an older one is noticed.
+
+A signature says who made a bundle, not that it is the last one: whoever can write the folder can
+put back an old one with its true signature. So the agent remembers, in its state_dir. What is
+damaged there is reported and never stops the line.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_agent import files
+from edge_agent.bundle.manifest import MAX_VERSION, Bundle
+from edge_agent.errors import BundleError
+
+FILE = "bundle-versions.json"
+_MAX_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class Ran(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A bundle that ran: its version, and the sha256 of its `bundle.json`."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class _Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    schema_version: Literal[1] = 1
+    highest: dict[str, Ran] = {}
+
+
+def highest(state_dir: Path) -> dict[str, Ran]:
+    """By name of the bundle, the highest version that ran here; a damaged file is reported."""
+    try:
+        return _read(state_dir / FILE)
+    except ValueError as error:
+        _log.error("%s: %s; an older bundle would not be noticed", state_dir / FILE, error)
+        return {}
+
+
+def check(state_dir: Path, bundle: Bundle, *, allow_older: bool) -> None:
+    """Raises BundleError for a version below the highest that ran here, unless allowed."""
+    path = state_dir / FILE
+    name, version = bundle.manifest.name, bundle.manifest.version
+    ran = highest(state_dir).get(name)
+    if ran is None:
+        return
+    if version < ran.version:
+        said = f"{bundle.folder}: {name} version {version} is older than {ran.version}, which ran "
+        if not allow_older:
+            raise BundleError(
+                f"{said}here; take version {ran.version} or a later one, "
+                "or run it all the same with --allow-older"
+            )
+        _log.warning("%shere; --allow-older lets it run", said)
+    elif version == ran.version and bundle.sha256 != ran.sha256:
+        _log.warning("%s: %s version %d ran here with another content", path, name, version)
+
+
+def remember(state_dir: Path, bundle: Bundle) -> None:
+    """Write down that the bundle runs. What is wrong on the disk is reported, not raised."""
+    path = state_dir / FILE
+    try:
+        known, damage = _read(path), None
+    except ValueError as error:
+        known, damage = {}, error
+    manifest = bundle.manifest
+    before = known.get(manifest.name)
+    now = Ran(version=manifest.version, sha256=bundle.sha256)
+    if before == now or (before and before.version > now.version):
+        return
+    try:
+        if damage:
+            _log.error("%s: set aside as %s", path, files.set_aside(path).name)
+        _write(path, _Ledger(highest={**known, manifest.name: now}))
+    except OSError as error:
+        _log.error("%s: %s; that this version ran is not remembered", path, error.strerror)
+
+
+def _read(path: Path) -> dict[str, Ran]:
+    """By name of the bundle; empty without a file. ValueError for one that cannot be used."""
+    try:
+        return files.read_json(path, _Ledger, _MAX_BYTES).highest
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+
+
+def _write(path: Path, ledger: _Ledger) -> None:
+    """Whole or not at all, also when the power goes."""
+    temporary = path.with_name(f".{path.name}.new")
+    files.write_json(temporary, ledger)
+    temporary.replace(path)
+    files.sync_folder(path.parent)

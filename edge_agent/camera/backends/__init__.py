@@ -1,0 +1,1 @@
+"""One camera library or source a module."""

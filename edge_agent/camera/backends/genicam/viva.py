@@ -1,0 +1,274 @@
+"""viva-genicam's side of a GenICam camera: found, connected, its features as a NodeMap.
+
+An error of the library becomes CameraLost where waiting may help, else CameraError. It loads here
+only; which of the two it is, is asked of the wire and not of the library's words where possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from typing import Any
+
+from edge_agent.camera.backends.genicam import gvcp
+from edge_agent.camera.backends.genicam.discovery import Found, choose
+from edge_agent.camera.backends.genicam.features import Kind, Node, Refused, Value
+from edge_agent.camera.base import CameraLost, LossReason
+from edge_agent.config.camera import GenicamCamera
+from edge_agent.errors import CameraError
+
+viva: Any = None
+with contextlib.suppress(ImportError):
+    import viva_genicam as viva
+
+CCP, HEARTBEAT_TIMEOUT, PACKET_SIZE = 0x0A00, 0x0938, 0x0D04
+_TICKS_HIGH, _TICKS_LOW = 0x093C, 0x0940
+_EXCLUSIVE = 3
+
+_KINDS: dict[str, Kind] = {
+    "Integer": "integer",
+    "IntConverter": "integer",
+    "IntSwissKnife": "integer",
+    "Float": "float",
+    "Converter": "float",
+    "SwissKnife": "float",
+    "Enumeration": "enumeration",
+    "Boolean": "boolean",
+    "StringReg": "string",
+    "String": "string",
+    "Command": "command",
+}
+
+
+def library() -> Any:
+    if viva is None:
+        raise CameraError(
+            "camera.kind: genicam: the package viva-genicam is not installed; "
+            "install linegate[genicam]"
+        )
+    return viva
+
+
+def devices(config: GenicamCamera | None = None, wait_s: float = 0.3) -> list[Found]:
+    """On all wires, or on the one of the configuration."""
+    if config is None or config.transport == "gige":
+        found = [one.found for one in gvcp.discover(wait_s, config.interface if config else "")]
+        if config is not None:
+            return found
+    else:
+        found = []
+    return found + [_usb(one) for one in _usb_devices()]
+
+
+def _usb_devices() -> list[Any]:
+    try:
+        return list(library().discover_u3v())
+    except library().GenicamError:  # a machine, or a container, that has no USB at all
+        return []
+
+
+def _usb(one: Any) -> Found:
+    return Found(
+        kind="genicam",
+        transport="usb3",
+        serial=one.serial or "",
+        vendor=one.manufacturer or "",
+        model=one.model or "",
+        device_id=f"usb {one.bus}:{one.address}",
+        note=one.speed or "",
+    )
+
+
+def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, Found]:
+    """The camera, and what it is. `monitor`: read only, beside whoever controls it."""
+    _check(config)
+    wanted = {"serial": config.serial, "user_name": config.user_name}
+    if config.transport == "gige":
+        wanted |= {"mac": config.mac, "ip": config.ip}
+    found = choose(devices(config), wanted)
+    if config.transport == "usb3":
+        return _connect_usb(found), found
+    own = gvcp.interfaces()
+    if gvcp.home(found.ip, own) is None:
+        raise CameraError(_foreign(found.ip, own))
+    device = _device(found)
+    camera = _connect_gige(device, found, monitor=monitor)
+    if not monitor:
+        camera = _with_heartbeat(camera, device, found, config)
+    return camera, found
+
+
+def _check(config: GenicamCamera) -> None:
+    if config.ip:
+        try:
+            ipaddress.IPv4Address(config.ip)
+        except ValueError:
+            raise CameraError(
+                f"camera.ip: {config.ip}: not an IPv4 address; give four numbers with dots"
+            ) from None
+    own = gvcp.interfaces() if config.transport == "gige" else []
+    if config.ip and gvcp.home(config.ip, own) is None:
+        raise CameraError(_foreign(config.ip, own))
+    names = {one.name for one in own} | {str(one.address.ip) for one in own}
+    if config.interface and config.transport == "gige" and config.interface not in names:
+        raise CameraError(
+            f"camera.interface: {config.interface}: this host has no such interface; "
+            f"it has {', '.join(map(str, own))}"
+        )
+
+
+def _foreign(ip: str, own: list[gvcp.Interface]) -> str:
+    return (
+        f"camera.ip: {ip}: in another subnet than this host, which is on "
+        f"{', '.join(map(str, own))}; give the camera an address in one of them "
+        "(`viva-camctl set-ip --help`) or this host one in the camera's"
+    )
+
+
+def _device(found: Found) -> Any:
+    """The library's own handle; only its discovery makes one."""
+    for one in library().discover(timeout_ms=250, iface=found.interface or None, all=True):
+        if one.ip == found.ip:
+            return one
+    raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: answered once, and then no more")
+
+
+def _connect_gige(device: Any, found: Found, *, monitor: bool) -> Any:
+    try:
+        return library().connect_gige(device, monitor=monitor)
+    except library().GenicamError as error:
+        why = " ".join(str(error).split())
+        # Some do not refuse, they do not answer.
+        if "ACCESS_DENIED" in why or (not monitor and _is_controlled(device)):
+            raise CameraLost(
+                LossReason.CONTROL_TAKEN,
+                f"camera {found}: another program or host has control of it; end that, "
+                "or wait until the camera's heartbeat timeout is over",
+            ) from None
+        raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: cannot be opened: {why}") from None
+
+
+def _is_controlled(device: Any) -> bool:
+    """Whether anybody has control; False where that cannot be seen."""
+    with (
+        contextlib.suppress(library().GenicamError),
+        library().connect_gige(device, monitor=True) as camera,
+    ):
+        return any(camera.read_register(CCP, 4))
+    return False
+
+
+def _connect_usb(found: Found) -> Any:
+    for one in _usb_devices():
+        if (one.serial or "") == found.serial and f"usb {one.bus}:{one.address}" == found.device_id:
+            try:
+                return library().connect_u3v(one)
+            except library().GenicamError as error:
+                raise broken(error, found, "cannot be opened") from None
+    raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: was there, and is no more")
+
+
+def _with_heartbeat(camera: Any, device: Any, found: Found, config: GenicamCamera) -> Any:
+    """The library reads the timeout when it connects, and keeps control by that."""
+    if config.heartbeat_ms is None:
+        return camera
+    wanted = config.heartbeat_ms.to_bytes(4, "big")
+    try:
+        if camera.read_register(HEARTBEAT_TIMEOUT, 4) == wanted:
+            return camera
+        camera.write_register(HEARTBEAT_TIMEOUT, wanted)
+        got = int.from_bytes(camera.read_register(HEARTBEAT_TIMEOUT, 4), "big")
+    except library().GenicamError as error:
+        camera.close()
+        raise broken(error, found, "camera.heartbeat_ms cannot be set") from None
+    camera.close()
+    if got != config.heartbeat_ms:
+        raise CameraError(f"camera.heartbeat_ms: {config.heartbeat_ms}: the camera keeps {got}")
+    return _connect_gige(device, found, monitor=False)
+
+
+def broken(error: Exception, found: Found, what: str) -> CameraError:
+    """An error while the camera is opened: is it still there?"""
+    why = " ".join(str(error).split())
+    if found.ip and not gvcp.answers(found.ip):
+        return CameraLost(LossReason.NO_ANSWER, f"camera {found}: no answer any more ({why})")
+    return CameraError(f"camera {found}: {what}: {why}")
+
+
+def make_exclusive(camera: Any) -> None:
+    """Nobody else may even read. Opening a stream claims control anew, so that this comes after."""
+    camera.write_register(CCP, _EXCLUSIVE.to_bytes(4, "big"))
+
+
+def tick_hz(camera: Any) -> int | None:
+    """Of the camera's clock; None where it does not say."""
+    if camera.transport == "u3v":
+        return 1_000_000_000
+    try:
+        high, low = (camera.read_register(at, 4) for at in (_TICKS_HIGH, _TICKS_LOW))
+        return int.from_bytes(high + low, "big") or None
+    except library().GenicamError:
+        return None
+
+
+def packet_size(camera: Any) -> int | None:
+    if camera.transport == "u3v":
+        return None
+    try:
+        return int.from_bytes(camera.read_register(PACKET_SIZE, 4), "big") & 0xFFFF
+    except library().GenicamError:
+        return None
+
+
+class VivaNodes:
+    """NodeMap of an open camera."""
+
+    def __init__(self, camera: Any) -> None:
+        self._camera = camera
+
+    def names(self) -> list[str]:
+        # The registers behind features have names of their own, which SFNC does not know.
+        listed = {name for names in self._camera.categories().values() for name in names}
+        categories = set(self._camera.categories())
+        return [name for name in self._camera.nodes() if name in listed and name not in categories]
+
+    def node(self, name: str) -> Node | None:
+        if self._camera.node_info(name) is None:
+            return None
+        try:
+            state = self._camera.feature_state(name)
+        except library().GenicamError:
+            # A value that its XML does not foresee: there, but nothing to be known of it.
+            return Node(name=name, kind="other", value=None, writable=False)
+        if not state.is_implemented:
+            return None
+        return Node(
+            name=name,
+            kind=_KINDS.get(state.kind, "other"),
+            value=state.value,
+            writable=state.is_available and state.access in ("RW", "WO"),
+            minimum=state.range.min if state.range else None,
+            maximum=state.range.max if state.range else None,
+            increment=state.range.inc if state.range else None,
+            entries=tuple(state.enum_entries or ()),
+            unit=state.unit or "",
+        )
+
+    def write(self, node: Node, value: Value) -> None:
+        camera, name = self._camera, node.name
+        try:
+            match node.kind:
+                case "integer":
+                    camera.set_integer(name, value)
+                case "float":
+                    camera.set_float(name, value)
+                case "enumeration":
+                    camera.set_enum(name, value)
+                case "boolean":
+                    camera.set_bool(name, value)
+                case "command":
+                    camera.execute(name)
+                case _:
+                    camera.set_string(name, value)
+        except library().GenicamError as error:
+            raise Refused(str(error)) from None

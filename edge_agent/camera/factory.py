@@ -1,0 +1,89 @@
+"""From the [camera] section to an open camera."""
+
+from __future__ import annotations
+
+from edge_agent.camera.backends.folder import Folder
+from edge_agent.camera.backends.simulated import Simulated
+from edge_agent.camera.base import Backend, Camera
+from edge_agent.camera.line_camera import LineCamera
+from edge_agent.config.camera import Camera as CameraConfig
+from edge_agent.config.camera import (
+    FolderCamera,
+    GenicamCamera,
+    GentlCamera,
+    GstreamerCamera,
+    RtspCamera,
+    SimulatedCamera,
+    V4l2Camera,
+    VideoCamera,
+)
+from edge_agent.errors import ConfigError
+
+
+def open_backend(config: CameraConfig) -> Backend:
+    """The bare camera, as `edge-agent camera` uses it. Raises CameraError, or CameraLost.
+
+    A backend whose library need not be installed is imported in its own case.
+    """
+    match config:
+        case FolderCamera():
+            return Folder(config)
+        case SimulatedCamera():
+            return Simulated(config)
+        case V4l2Camera() | RtspCamera() | GstreamerCamera() | VideoCamera():
+            from edge_agent.camera.backends.opencv import OpenCv
+
+            return OpenCv(config)
+        case GenicamCamera():
+            from edge_agent.camera.backends.genicam.backend import Genicam
+
+            return Genicam(config)
+        case GentlCamera():
+            from edge_agent.camera.backends.genicam.gentl import Gentl
+
+            return Gentl(config)
+
+
+def open_camera(
+    config: CameraConfig, *, colour: bool = True, bundle_lines: int | None = None
+) -> Camera:
+    """Raises ConfigError, or CameraError when there is nothing to grab from.
+
+    `colour`: the bundle wants RGB of a colour camera. `bundle_lines`: the height of its golden
+    frames, None if they have several.
+    """
+    lines = frame_lines(config, bundle_lines)
+    return LineCamera(
+        lambda: open_backend(config),
+        wait=config.wait,
+        colour=colour,
+        frame_lines=lines,
+        overlap_lines=config.overlap_lines,
+        encoder_counts_per_line=config.encoder_counts_per_line,
+        check_images=config.implausible_images == "declare",
+    )
+
+
+def frame_lines(config: CameraConfig, bundle_lines: int | None) -> int | None:
+    """Of a re-cut frame; None where frames are taken as they come. Raises ConfigError."""
+    lines = config.frame_lines
+    if lines == "bundle":
+        lines = bundle_lines or "camera"
+        if bundle_lines is None:
+            raise ConfigError(
+                'camera.frame_lines: "bundle", but the bundle\'s golden frames are not all of one '
+                "height; give a number of lines"
+            )
+    if lines == "camera":
+        if config.overlap_lines:
+            raise ConfigError(
+                f"camera.overlap_lines: {config.overlap_lines} with frames as the camera gives "
+                'them; set camera.frame_lines to a number or to "bundle"'
+            )
+        return None
+    if config.overlap_lines >= lines:
+        raise ConfigError(
+            f"camera.overlap_lines: {config.overlap_lines} is not less than the {lines} lines of a "
+            f"frame; give at most {lines - 1}"
+        )
+    return lines

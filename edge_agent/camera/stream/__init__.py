@@ -1,0 +1,1 @@
+"""From a backend's blocks to accounted frames."""

@@ -1,0 +1,73 @@
+"""camera grab: frames as pictures on the disk, unchanged."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.cli.camera import text
+from edge_agent.cli.camera.options import camera_of, camera_options
+from edge_agent.cli.common import Commands, Started, add, count, json_option
+from edge_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge_agent.frame import Frame
+
+_SUFFIXES = {".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm", ".ppm"}
+
+
+def register(acts: Commands) -> None:
+    grab = add(
+        acts, "grab", "write frames as pictures", "camera grab --kind genicam -o one.png", _grab
+    )
+    grab.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="PNG, TIFF...")
+    grab.add_argument("--frames", type=count, default=1, metavar="N", help="as FILE-0001 and on")
+    camera_options(grab)
+    json_option(grab)
+
+
+def _grab(args: argparse.Namespace) -> None:
+    from edge_agent.cli.camera.session import assembled, frames
+
+    _check_out(args.out)
+    written: list[text.Picture] = []
+    with assembled(camera_of(args)) as (camera, _):
+        for number, frame in zip(range(1, args.frames + 1), frames(camera), strict=False):
+            path = args.out
+            if args.frames > 1:
+                path = path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
+            written.append(_written(path, frame))
+    if len(written) < args.frames:
+        raise Started(f"{len(written)} of {args.frames} frames, then the camera ended")
+    print(text.as_json(written) if args.json else text.pictures(written))
+
+
+def _check_out(out: Path) -> None:
+    """Raises ConfigError."""
+    if out.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"-o: {out}: give a picture's name, one of {', '.join(_SUFFIXES)}")
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"-o: {out}: no such folder; make it first")
+
+
+def _written(path: Path, frame: Frame) -> text.Picture:
+    """Raises Started where it cannot be."""
+    import cv2
+
+    image = frame.image
+    picture = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    try:
+        done = cv2.imwrite(str(path), picture)
+    except cv2.error as error:
+        raise Started(f"-o: {path}: {error.err}") from None
+    if not done:
+        raise Started(f"-o: {path}: cannot be written")
+    return text.Picture(
+        file=str(path),
+        width_px=int(image.shape[1]),
+        height_px=int(image.shape[0]),
+        channels=1 if image.ndim == 2 else 3,
+        first_line=frame.first_line,
+        encoder_count=frame.encoder_count,
+    )

@@ -1,0 +1,1 @@
+"""Deliver messages: inbox, spool, broker connection."""

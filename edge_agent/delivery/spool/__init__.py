@@ -1,0 +1,1 @@
+"""The durable queue between the line and the broker."""

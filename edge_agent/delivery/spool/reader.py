@@ -1,0 +1,85 @@
+"""The spool's file, read beside the agent that writes it. Nothing is ever written here.
+
+Only what is on the disk is seen: while the agent's spool is in memory, newer messages are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.delivery.spool.store import Choice, Stored, chosen
+from edge_agent.errors import SpoolError
+
+STATES = {"pending": Choice.PENDING, "sent": Choice.SENT, "refused": Choice.ASIDE}
+"""What may become of a message, as people call it."""
+_NAMES = {number: name for name, number in STATES.items()}
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages by what became of them; pictures are part of `pending`. Times in ns since 1970."""
+
+    pending: int
+    sent: int
+    refused: int
+    pictures_pending: int
+    oldest_pending_ns: int | None
+    newest_ns: int | None
+    used_bytes: int
+
+
+def state_of(stored: Stored) -> str:
+    return _NAMES[stored.state]
+
+
+class Reader:
+    """Raises SpoolError where there is no spool, or it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Not as a context manager: sqlite3's own is about transactions.
+        if not path.is_file():
+            raise SpoolError(f"{path}: no spool is there; has an agent with this config run?")
+        with self._told():
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+
+    def status(self) -> Status:
+        with self._told():
+            counts = dict(self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"))
+            (pictures,) = self._db.execute(
+                "SELECT count(*) FROM outbox WHERE state = 0 AND picture = 1"
+            ).fetchone()
+            (oldest,) = self._db.execute(
+                "SELECT min(spooled_ns) FROM outbox WHERE state = 0"
+            ).fetchone()
+            (newest,) = self._db.execute("SELECT max(spooled_ns) FROM outbox").fetchone()
+            pages, free, size = (
+                int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        return Status(
+            **{name: counts.get(number, 0) for name, number in STATES.items()},
+            pictures_pending=pictures,
+            oldest_pending_ns=oldest,
+            newest_ns=newest,
+            used_bytes=(pages - free) * size,
+        )
+
+    def messages(self, choice: Choice, after: int = 0) -> Iterator[Stored]:
+        """In the order they were spooled, from behind the id `after`."""
+        with self._told():
+            yield from chosen(self._db, choice, after)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise SpoolError(f"{self._path}: cannot be read: {error}") from None

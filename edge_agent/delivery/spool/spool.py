@@ -1,0 +1,275 @@
+"""Messages on their way out, on the disk until the broker has acknowledged them.
+
+Ordered, bounded, one writer. SQLite in WAL mode with synchronous=FULL: what `write` has returned
+survives kill -9 and a torn write. The agent never refuses to inspect because of its spool: a file
+that is damaged is set aside and a new one begun; while the disk takes nothing, the spool goes on
+in memory, still reads what is on the disk, and moves back as soon as it can. `medium` and
+`alarms` say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edge_agent.delivery.spool.store import Change, Choice, Message, Store, Stored
+
+__all__ = ["Choice", "Declare", "Message", "Spool", "Stored", "Written"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 10.0
+"""How often a disk that failed is tried again."""
+_MAX_MEMORY_BYTES = 64 << 20
+_LOG_PAGES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many unsent messages gave way, and in how many messages that was declared."""
+
+    dropped: int = 0
+    declarations: int = 0
+
+
+Declare = Callable[[Sequence[Message], int], Message]
+"""From what is dropped (payloads of gaps only), and the number of declarations before in the same
+call, to the message that says so. May be called again when a transaction could not be made."""
+
+
+class Spool:
+    """Used from one thread, the one that opened it."""
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        history: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`history`: how many messages stay for a while after they were sent."""
+        self._path, self._max_bytes, self._history = path, max_bytes, history
+        self._clock, self._wall_ns = clock, wall_ns
+        self._disk: Store | None = None
+        self._memory: Store | None = None
+        self._owed: dict[int, str | None] = {}  # sent (None) or set aside, not on the disk yet
+        self._trouble = ""
+        self._retry_at_s = 0.0
+        self.set_aside = ""
+        """The name a damaged file was given: what was in it will not be sent."""
+        self._next_id = self._memory_from = 1
+        self._written = Written()
+        try:
+            self._disk = self._opened()
+            self._seen_id()
+        except (OSError, sqlite3.Error) as error:
+            self._go_to_memory(error)
+
+    @property
+    def medium(self) -> Literal["disk", "memory"]:
+        return "disk" if self._memory is None else "memory"
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        found = []
+        if self._memory is not None:
+            found.append(f"spool: in memory, the disk fails: {self._trouble}")
+        if self.set_aside:
+            found.append(f"spool: its file was damaged and is set aside as {self.set_aside}")
+        if self.aside:
+            found.append(f"spool: {self.aside} messages set aside that the broker refused")
+        return tuple(found)
+
+    def write(
+        self,
+        messages: Sequence[Message] = (),
+        *,
+        sent: Sequence[int] = (),
+        aside: Sequence[tuple[int, str]] = (),
+        declare: Declare,
+    ) -> Written:
+        """One transaction: store in order, mark what was sent or refused.
+
+        Messages of more than `max_message_bytes` in all may find no room, whatever gives way.
+        """
+        self._written = Written()
+        first = self._next_id
+        new = [Stored(first + n, m, self._wall_ns()) for n, m in enumerate(messages)]
+        self._next_id += len(new)
+        change = Change(sent, aside, new)
+        if self._memory is None and self._disk is not None:
+            try:
+                self._commit(self._disk, change, declare)
+            except sqlite3.Error as error:
+                self._go_to_memory(error)
+                self._memory_from = first
+        if self._memory is not None:
+            self._write_to_memory(self._memory, change, declare)
+        return self._written
+
+    def tend(self, declare: Declare) -> Written:
+        """Back to the disk, once it works again: in the order it was, under the same ids."""
+        self._written = Written()
+        if self._memory is None or self._clock() < self._retry_at_s:
+            return self._written
+        self._retry_at_s = self._clock() + _RETRY_S
+        try:
+            self._close_disk()
+            self._disk = self._opened()
+            self._seen_id()
+            sent = [i for i, reason in self._owed.items() if reason is None]
+            aside = [(i, reason) for i, reason in self._owed.items() if reason is not None]
+            self._commit(self._disk, Change(sent, aside), declare)
+            self._owed.clear()
+            while rows := self._memory.after(0, 4):
+                self._commit(self._disk, Change(new=rows), declare)
+                self._memory.write(Change(sent=[row.id for row in rows]), _never)
+        except (OSError, sqlite3.Error) as error:
+            self._trouble = str(error)
+            return self._written
+        self._memory.close()
+        self._memory = None
+        _log.warning("spool: back on the disk")
+        return self._written
+
+    def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
+        """Up to `limit` unsent messages with ids above `message_id`, in order."""
+        found: list[Stored] = []
+        if self._disk is not None:
+            try:
+                rows = self._disk.after(message_id, limit + len(self._owed) if limit else 0)
+                found = [one for one in rows if one.id not in self._owed][:limit]
+            except sqlite3.Error as error:
+                # What is on it waits for a disk that can be read; what comes later overtakes it.
+                self._go_to_memory(error)
+                self._close_disk()
+        if self._memory is not None and len(found) < limit:
+            found += self._memory.after(message_id, limit - len(found))
+        return tuple(found)
+
+    def send_again(self, choice: Choice) -> int:
+        """Messages that were sent or set aside are unsent once more; how many."""
+        if self._disk is None or self._memory is not None:
+            return 0
+        try:
+            return self._disk.send_again(choice)
+        except sqlite3.Error as error:
+            self._go_to_memory(error)
+            return 0
+
+    @property
+    def max_message_bytes(self) -> int:
+        """What is larger would push out all the rest."""
+        return max(16 << 10, min(self._max_bytes, _MAX_MEMORY_BYTES) // 8)
+
+    @property
+    def last_id(self) -> int:
+        return self._next_id - 1
+
+    @property
+    def aside(self) -> int:
+        return sum(store.aside for store in (self._disk, self._memory) if store)
+
+    def __len__(self) -> int:
+        """How many are unsent."""
+        stores = [store.pending for store in (self._disk, self._memory) if store]
+        return max(0, sum(stores) - (len(self._owed) if self._disk else 0))
+
+    def hurry(self) -> None:
+        """Let the next `tend` try the disk, however lately it failed."""
+        self._retry_at_s = 0.0
+
+    def close(self) -> None:
+        """What is in memory only is gone then: `tend` after `hurry` is the last try."""
+        self._close_disk()
+        if self._memory is not None:
+            self._memory.close()
+
+    # The disk.
+
+    def _opened(self) -> Store:
+        """Raises OSError or sqlite3.Error where the disk is at fault, not the file."""
+        try:
+            return self._open()
+        except sqlite3.OperationalError:
+            raise  # locked, full, no rights: the file may be sound
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self._put_aside(error)
+            return self._open()
+
+    def _open(self) -> Store:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=5)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {2 * _LOG_PAGES * 4096}")
+            if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check failed")
+            return Store(db, self._max_bytes, self._history)
+        except BaseException:
+            db.close()
+            raise
+
+    def _put_aside(self, error: Exception) -> None:
+        aside = self._path.with_name(f"{self._path.name}.corrupt-{time.time_ns()}")
+        _log.error("spool: %s cannot be used (%s); set aside as %s", self._path, error, aside.name)
+        self._path.rename(aside)
+        self.set_aside = aside.name
+        # What the log holds was committed: it stays with its file, for whoever looks into it.
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
+
+    def _close_disk(self) -> None:
+        if self._disk is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._disk.close()
+            self._disk = None
+
+    # The memory, while the disk fails.
+
+    def _go_to_memory(self, error: Exception) -> None:
+        self._trouble = str(error)
+        if self._memory is None:
+            _log.error("spool: the disk cannot be used (%s); going on in memory", error)
+            limit = min(self._max_bytes, _MAX_MEMORY_BYTES)
+            self._memory = Store(sqlite3.connect(":memory:"), limit, 0)
+            self._memory_from = self._next_id
+        self._retry_at_s = self._clock() + _RETRY_S
+
+    def _write_to_memory(self, memory: Store, change: Change, declare: Declare) -> None:
+        owed = dict.fromkeys(change.sent) | dict(change.aside)
+        self._owed |= {i: reason for i, reason in owed.items() if i < self._memory_from}
+        try:
+            self._commit(memory, change, declare)
+        except sqlite3.Error as error:  # memory is bounded too, but no message is that large
+            _log.error("spool: a batch of %d messages is lost: %s", len(change.new), error)
+
+    def _commit(self, store: Store, change: Change, declare: Declare) -> None:
+        def say(gone: Sequence[Message]) -> Stored:
+            message = declare(gone, self._written.declarations)
+            return Stored(self._next_id, message, self._wall_ns())
+
+        dropped = store.write(change, say)
+        if dropped:
+            self._next_id += 1
+            was = self._written
+            self._written = Written(was.dropped + dropped, was.declarations + 1)
+
+    def _seen_id(self) -> None:
+        if self._disk is not None:
+            self._next_id = max(self._next_id, self._disk.last_id + 1)
+
+
+def _never(gone: Sequence[Message]) -> Stored:
+    raise sqlite3.OperationalError(f"{len(gone)} messages would have to give way")

@@ -1,0 +1,1 @@
+"""Judge a frame: preprocess, gate, segment, locate on the strip."""

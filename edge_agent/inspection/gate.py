@@ -1,0 +1,76 @@
+"""First stage: one score a frame, clean or suspect.
+
+With tiles a frame is as bad as its worst tile: its score is the highest of theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.bundle.manifest import InputSpec
+from edge_agent.frame import Image
+from edge_agent.inspection.preprocess import Box, inputs, tile_boxes
+from edge_agent.inspection.runtime import Choice
+
+SEED_THRESHOLD_LOGIT = math.log(0.01 / 0.99)
+"""The seed's threshold: a defect probability of 0.01."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's logit of "defective" and the threshold it was held against.
+
+    `suspect_tiles` are the pieces of the frame that reach it by themselves; without tiles the
+    whole frame or nothing.
+    """
+
+    score_logit: float
+    threshold_logit: float
+    suspect_tiles: tuple[Box, ...] = ()
+
+    @property
+    def suspect(self) -> bool:
+        return is_suspect(self.score_logit, self.threshold_logit)
+
+
+def is_suspect(score_logit: float, threshold_logit: float) -> bool:
+    # A score that is not a number must never pass as clean.
+    return not score_logit < threshold_logit
+
+
+def frame_score(tile_logits: Sequence[float]) -> float:
+    """The highest; NaN if one of several is NaN or infinite: the rest do not speak for it."""
+    if len(tile_logits) > 1 and not np.isfinite(tile_logits).all():
+        return math.nan
+    return float(max(tile_logits))
+
+
+def logit(output: NDArray[np.float32]) -> float:
+    """What a gate network gave for one input, as a number."""
+    return float(output.reshape(-1)[0])
+
+
+class Gate:
+    def __init__(self, spec: InputSpec, choice: Choice) -> None:
+        threshold = choice.artifact.threshold_logit
+        self._threshold = SEED_THRESHOLD_LOGIT if threshold is None else threshold
+        self._spec, self._runtime = spec, choice.runtime
+
+    def judge(self, image: Image) -> Verdict:
+        """`image` as in Frame. Raises what the runtime raises."""
+        boxes = tile_boxes((image.shape[0], image.shape[1]), self._spec)
+        scores = [logit(self._runtime.run(x)) for x in inputs(image, self._spec, boxes)]
+        return Verdict(
+            frame_score(scores),
+            self._threshold,
+            tuple(
+                box
+                for box, score in zip(boxes, scores, strict=True)
+                if is_suspect(score, self._threshold)
+            ),
+        )

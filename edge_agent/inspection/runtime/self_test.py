@@ -1,0 +1,168 @@
+"""One artifact on this machine: loaded, invoked, compared with its golden outputs and timed.
+
+The agent's choice and `edge-agent bundle verify` both rest on `judge`: what the one calls fit,
+the other runs.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.bundle.manifest import Artifact, Bundle, Stage
+from edge_agent.frame import Image
+from edge_agent.inspection.preprocess import Box, inputs, tile_boxes
+from edge_agent.inspection.runtime.base import CPU, OPENVINO, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An artifact and where it is to run. `provider` is onnxruntime's name, or OPENVINO; "" for
+    TFLite."""
+
+    artifact: Artifact
+    provider: str = ""
+
+    @property
+    def label(self) -> str:
+        """The artifact's, with the provider where it is not the CPU."""
+        on = "" if self.provider in ("", CPU) else f" {self.provider}"
+        return self.artifact.label + on
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What became of a candidate.
+
+    `refusal`: why it cannot be used here, or ""; then `runtime` is loaded and warm, and
+    `times_ms` holds what each timed run took for a golden frame, with all tiles of it.
+    `runtime_name` is "" and `difference` None when it did not come that far.
+    """
+
+    candidate: Candidate
+    runtime: Runtime | None = None
+    runtime_name: str = ""
+    difference: float | None = None
+    times_ms: tuple[float, ...] = ()
+    refusal: str = ""
+
+    @property
+    def p50_ms(self) -> float:
+        """nan for a refused one."""
+        return median(self.times_ms) if self.times_ms else float("nan")
+
+
+def candidates(stage: Stage, providers: Sequence[str]) -> tuple[Candidate, ...]:
+    """Every ONNX artifact on each of `providers`, every TFLite artifact once."""
+    return tuple(
+        Candidate(artifact, provider)
+        for artifact in stage.artifacts
+        for provider in (dict.fromkeys(providers) if artifact.format == "onnx" else ("",))
+    )
+
+
+def judge(bundle: Bundle, stage: Stage, candidate: Candidate, *, threads: int, runs: int) -> Judged:
+    """Try a candidate of `stage`; `runs` is how often it is timed when it is right."""
+    artifact = candidate.artifact
+    if not runs_here(artifact):
+        return Judged(candidate, refusal=f"made for {artifact.cpu_architecture}")
+    name, difference = "", None
+    try:
+        runtime = open_runtime(bundle, artifact, threads, candidate.provider or CPU)
+        name = runtime.name
+        difference = golden_difference(bundle, stage, artifact, runtime)
+        if refusal := excess(difference, artifact.golden_tolerance):
+            return Judged(candidate, None, name, difference, refusal=refusal)
+        times_ms = _times_ms(bundle, stage, runtime, runs)
+    except Exception as error:  # a native library may raise anything; the reason is kept
+        first = str(error).splitlines() or [type(error).__name__]
+        return Judged(candidate, None, name, difference, refusal=f"does not run here: {first[0]}")
+    return Judged(candidate, runtime, name, difference, times_ms)
+
+
+def runs_here(artifact: Artifact) -> bool:
+    """Whether it is made for this machine's CPU."""
+    return artifact.cpu_architecture in ("any", platform.machine())
+
+
+def fastest(judged: Iterable[Judged]) -> Judged | None:
+    """The one the agent runs: of those not refused, the one with the smallest median time."""
+    return min((one for one in judged if not one.refusal), key=lambda one: one.p50_ms, default=None)
+
+
+def open_runtime(bundle: Bundle, artifact: Artifact, threads: int, provider: str = CPU) -> Runtime:
+    """Load an artifact; `provider` is for ONNX. What the libraries raise is theirs; callers treat
+    any as a refusal. One that was made for another CPU computes as it will there, slowly.
+    """
+    # Imported here so that a machine without one of the libraries still has the other.
+    arguments = (bundle.path(artifact), artifact.input_name, artifact.output_name, threads)
+    if artifact.format == "onnx" and provider == OPENVINO:
+        from edge_agent.inspection.runtime.openvino import OpenvinoRuntime
+
+        return OpenvinoRuntime(*arguments)
+    if artifact.format == "onnx":
+        from edge_agent.inspection.runtime.onnx import OnnxRuntime
+
+        return OnnxRuntime(*arguments, provider, exact=not runs_here(artifact))
+    from edge_agent.inspection.runtime.tflite import TfliteRuntime
+
+    return TfliteRuntime(*arguments)
+
+
+def golden_difference(bundle: Bundle, stage: Stage, artifact: Artifact, runtime: Runtime) -> float:
+    """Largest over the golden frames and their tiles: |logit difference|, or mean |probability
+    difference|."""
+    expected = bundle.golden.outputs.get(artifact.file.name)
+    count = sum(len(_boxes(image, stage)) for image in bundle.golden.images)
+    if expected is None or len(expected) != count or not count:
+        raise ValueError("no golden outputs for it in the bundle")
+    batches = (x for image in bundle.golden.images for x in inputs(image, stage.input))
+    scale = 255 if expected.dtype == np.uint8 else 1
+    wanted = (want.astype(np.float32) / scale for want in expected)
+    return worst_difference((runtime.run(x)[0] for x in batches), wanted)
+
+
+def worst_difference(
+    got: Iterable[NDArray[np.float32]], wanted: Iterable[NDArray[np.float32]]
+) -> float:
+    """Largest mean |difference| of two outputs for one input; nan as soon as one is."""
+    worst = 0.0
+    for one, want in zip(got, wanted, strict=True):
+        # float() first: max() would swallow a NaN that comes second.
+        difference = float(np.abs(one.reshape(want.shape) - want).mean())
+        if np.isnan(difference):
+            return difference
+        worst = max(worst, difference)
+    return worst
+
+
+def excess(difference: float, tolerance: float) -> str:
+    """Why a difference is too large, or "" when it is not."""
+    if difference <= tolerance:
+        return ""  # NaN is not: it fails
+    return f"differs from the golden outputs by {difference:.3g}, {tolerance:.3g} allowed"
+
+
+def _times_ms(bundle: Bundle, stage: Stage, runtime: Runtime, runs: int) -> tuple[float, ...]:
+    """Of the first golden frame: one tile, as often as there are tiles.
+
+    Every tile costs the same, so a frame of many is not run many times to know it.
+    """
+    image = bundle.golden.images[0]
+    tiles, batch = len(_boxes(image, stage)), next(inputs(image, stage.input))
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        runtime.run(batch)
+        times.append(1000 * (time.perf_counter() - began) * tiles)
+    return tuple(times)
+
+
+def _boxes(image: Image, stage: Stage) -> tuple[Box, ...]:
+    return tile_boxes((image.shape[0], image.shape[1]), stage.input)

@@ -1,0 +1,109 @@
+"""Second stage: probability maps of a suspect frame to regions with class, area, confidence.
+
+With tiles only those are run that the gate found suspect, where it looks at the same ones.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.bundle.manifest import InputSpec, RegionRule
+from edge_agent.frame import ClassMap, Image, Region
+from edge_agent.inspection import rle
+from edge_agent.inspection.preprocess import Box, inputs, stitch, tile_boxes
+from edge_agent.inspection.runtime import Choice
+
+
+class Segmenter:
+    def __init__(self, spec: InputSpec, choice: Choice, rule: RegionRule) -> None:
+        self._spec, self._runtime, self._rule = spec, choice.runtime, rule
+
+    def find(self, image: Image, suspect_tiles: tuple[Box, ...] = ()) -> tuple[Region, ...]:
+        """`image` as in Frame, `suspect_tiles` as in Verdict. Raises what the runtime raises.
+
+        If the suspect tiles are tiles of this stage too, no others are run: those are sound steel,
+        except where a suspect one reaches into them. In such an overlap the suspect tile's word
+        counts in full, since the other's was never asked for. If the gate looks at the frame in
+        another way, or none are given, all tiles are run.
+        """
+        shape = (image.shape[0], image.shape[1])
+        boxes = tile_boxes(shape, self._spec)
+        if suspect_tiles and set(suspect_tiles) <= set(boxes):
+            boxes = suspect_tiles
+        maps = [self._runtime.run(x)[0] for x in inputs(image, self._spec, boxes)]
+        if self._spec.tiles is None:
+            # `regions` brings to the frame's size only those classes that are there.
+            return regions(maps[0], shape, self._rule)
+        return regions(stitch(maps, shape, self._spec, boxes), shape, self._rule)
+
+
+def regions(
+    maps: NDArray[np.float32], shape: tuple[int, int], rule: RegionRule
+) -> tuple[Region, ...]:
+    """Connected defects in frame coordinates, largest first.
+
+    `maps` is float32 (h, w, classes), probabilities; `shape` is the frame's (lines, pixels).
+    The maps are brought to the frame's size first: edges then lie between network pixels.
+    A pixel belongs to its most probable class, if that reaches `rule.min_probability`. Maps that
+    hold a NaN are a ValueError: they must never pass as sound steel.
+    """
+    if np.isnan(maps).any():
+        raise ValueError("the segmenter's output is not a number")
+    best, classes = best_class(maps, shape, rule.min_probability)
+    found = []
+    for class_id in (np.flatnonzero(np.bincount(classes.ravel())[1:]) + 1).tolist():
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(
+            (classes == class_id).view(np.uint8), connectivity=8
+        )
+        for label, (x, y, width, height, area) in enumerate(stats.tolist()):
+            if label == 0 or area < rule.min_area_px:
+                continue
+            box = np.s_[y : y + height, x : x + width]
+            mask = labels[box] == label
+            found.append(
+                Region(
+                    class_id=class_id,
+                    confidence=float(best[box][mask].mean()),
+                    x_px=x,
+                    y_px=y,
+                    width_px=width,
+                    height_px=height,
+                    area_px=area,
+                    rle=rle.encode(mask, (y, x), shape[0]),
+                )
+            )
+    return tuple(sorted(found, key=lambda r: -r.area_px))
+
+
+def best_class(
+    maps: NDArray[np.float32], shape: tuple[int, int], least: float
+) -> tuple[NDArray[np.float32], ClassMap]:
+    """Per frame pixel the highest probability and its class, 0 where that is below `least`.
+
+    Map by map, and only those that reach `least` somewhere: bilinear interpolation cannot raise
+    a maximum, and most frames have one class or two.
+    """
+    best = np.full(shape, np.float32(least), np.float32)
+    classes = np.zeros(shape, np.uint8)
+    for index in range(maps.shape[2]):
+        plane = np.ascontiguousarray(maps[:, :, index])
+        if float(plane.max()) < least:
+            continue
+        full = plane
+        if plane.shape != shape:
+            full = np.asarray(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
+        # Of equals the first class wins; `least` itself is enough to count.
+        wins = (full > best) | ((full == best) & (classes == 0))
+        np.copyto(best, full, where=wins)
+        classes[wins] = index + 1
+    return best, classes
+
+
+def class_map(found: tuple[Region, ...], shape: tuple[int, int]) -> ClassMap:
+    """The regions painted back: uint8 (lines, pixels), 0 sound, else the class id."""
+    classes = np.zeros(shape, np.uint8)
+    for region in found:
+        classes[rle.decode(region.rle, shape)] = region.class_id
+    return classes

@@ -1,0 +1,1 @@
+"""The messages on the wire: types, JSON Schemas, AsyncAPI document."""

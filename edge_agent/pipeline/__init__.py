@@ -1,0 +1,1 @@
+"""Camera, inspection and delivery joined; only this package knows all three."""

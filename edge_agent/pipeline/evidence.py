@@ -1,0 +1,49 @@
+"""Frames as pictures for people: JPEG, bounded in bytes, and so many a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_agent.config.config import Evidence
+from edge_agent.frame import Image
+
+
+class Allowance:
+    """A bucket that fills by `per_minute`, and holds as many."""
+
+    def __init__(self, per_minute: int, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock_s = float(per_minute), clock_s
+        self._left, self._counted_at_s = self._most, clock_s()
+
+    def take(self) -> bool:
+        """Whether one more is allowed now; it is then taken."""
+        now_s = self._clock_s()
+        gained = (now_s - self._counted_at_s) * self._most / 60
+        self._left, self._counted_at_s = min(self._most, self._left + gained), now_s
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+_JPEG_MAX_PX = 65_500
+"""Of a side; the encoder raises beyond."""
+
+
+def jpeg(image: Image, rules: Evidence) -> tuple[bytes, tuple[int, int]]:
+    """The JPEG of `image`, uint8 (lines, pixels) or RGB (lines, pixels, 3), halved until
+    `max_bytes` hold it, and its own (lines, pixels)."""
+    shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    while True:
+        lines, pixels = shown.shape[:2]
+        if max(lines, pixels) <= _JPEG_MAX_PX:
+            _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, rules.jpeg_quality])
+            if data.nbytes <= rules.max_bytes or lines * pixels == 1:
+                return np.asarray(data).tobytes(), (int(lines), int(pixels))
+        size = (max(1, pixels // 2), max(1, lines // 2))
+        shown = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)

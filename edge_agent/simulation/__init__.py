@@ -1,0 +1,1 @@
+"""The simulated strip: images of rolled steel with known defects."""

@@ -1,0 +1,1 @@
+"""Watch the stages; publish state, health, status and metrics."""

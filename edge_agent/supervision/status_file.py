@@ -1,0 +1,125 @@
+"""What a running agent says of itself in a file, for `edge-agent status` and the metrics.
+
+A file and no socket: it is replaced as a whole, can be read while the agent hangs, and nobody who
+reads it can make the agent wait. Whether the writer still runs is asked of the kernel, by process
+id and start time, so that a file left by a kill is not believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_agent.messages.events import BundleRef
+from edge_agent.messages.health import HealthDocument
+
+_MAX_BYTES = 1 << 20
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """`stages`: seconds since each last came round. `stuck`: those that stand still.
+
+    `until_monotonic_s`: when the next one should have been written by, with room to spare.
+    """
+
+    schema_version: Literal[1] = 1
+    process_id: int
+    process_start: int
+    agent: str
+    site: str
+    line: str
+    agent_version: str
+    bundle: BundleRef
+    written_utc: str
+    until_monotonic_s: float
+    stages: dict[str, float]
+    stuck: tuple[str, ...]
+    publisher_restarts: int
+    broker_connected: bool
+    health: HealthDocument
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """`well`: running, and nothing in `troubles`. Each trouble is one line with what to do."""
+
+    running: bool
+    well: bool
+    troubles: tuple[str, ...]
+    status: Status | None
+
+
+def write(path: Path, status: Status) -> None:
+    """Replace the file as a whole. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(msgspec.json.encode(status))
+    new.replace(path)
+
+
+def remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def ask(path: Path, now_monotonic_s: float) -> Answer:
+    """What the file says, held against the kernel and the clock."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
+        status = msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return _down(f"not running: there is no {path}", None)
+    except OSError as error:
+        return _down(f"{path}: {error.strerror}; ask as root, or as the agent's user", None)
+    except ValueError as error:  # msgspec's errors are of this family
+        return _down(f"{path}: not a status file: {error}", None)
+    if process_start(status.process_id) != status.process_start:
+        return _down(f"not running: process {status.process_id} ended without a word", status)
+    troubles = tuple(_troubles(status, now_monotonic_s))
+    return Answer(running=True, well=not troubles, troubles=troubles, status=status)
+
+
+def process_start(process_id: int) -> int | None:
+    """Start time of a process in clock ticks since boot: with its id it names a process."""
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace")
+        # The name, in brackets, may hold anything; field 22 is counted from behind it.
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def here() -> tuple[int, int]:
+    """Our own process: id and start time."""
+    return os.getpid(), process_start(os.getpid()) or 0
+
+
+def _down(why: str, status: Status | None) -> Answer:
+    return Answer(running=False, well=False, troubles=(why,), status=status)
+
+
+def _troubles(status: Status, now_monotonic_s: float) -> list[str]:
+    found = []
+    late_s = now_monotonic_s - status.until_monotonic_s
+    if late_s > 0:
+        found.append(
+            f"silent: no status for {late_s:.0f} s longer than it may take; see journalctl"
+        )
+    found += [
+        f"{stage} stands still for {status.stages[stage]:.0f} s; its stack is in the journal"
+        for stage in status.stuck
+        if stage in status.stages
+    ]
+    if not status.broker_connected:
+        waiting = status.health.messages_pending
+        found.append(f"broker: not connected, {waiting} messages wait; see mqtt.broker")
+    camera = status.health.camera
+    if camera.state != "streaming":
+        found.append(f"camera: {camera.state}, {camera.reason}; see the state document, journalctl")
+    found += status.health.alarms
+    if status.health.spool != "disk":
+        found.append("spool: in memory, a restart loses what waits; see the disk of state_dir")
+    return found

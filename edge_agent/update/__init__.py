@@ -1,0 +1,1 @@
+"""Replace a bundle while the line runs."""

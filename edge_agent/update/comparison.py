@@ -1,0 +1,147 @@
+"""Two bundles on the same frames: what differs, and whether the new one may take over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from edge_agent.config.config import Update
+from edge_agent.messages.state import TrialReport
+
+_SHOWN_FRAMES = 20
+MIN_FRAMES = 20
+"""What a trial that ends by time must have seen, or all of `trial_frames` where they are fewer."""
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one bundle made of a frame. `error` is why it failed on it, or ""."""
+
+    suspect: bool = False
+    defects: int = 0
+    judged_ms: float = 0.0
+    error: str = ""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame as both bundles judged it; `both_px` and `either_px` are where they saw defects."""
+
+    frame_id: int
+    running: Judgement
+    candidate: Judgement
+    both_px: int = 0
+    either_px: int = 0
+
+
+class Comparison:
+    """Looks are added as they come; `report` sums them up at any time."""
+
+    def __init__(self) -> None:
+        self._looks: list[Look] = []
+        self._errors = [0, 0]
+        self._live_ms: list[float] = []
+        self.first_error = ""
+
+    def add(self, look: Look, live_ms: float) -> None:
+        """`live_ms`: what the running bundle took for the frame on the line."""
+        failed = [bool(look.running.error), bool(look.candidate.error)]
+        self._errors = [n + more for n, more in zip(self._errors, failed, strict=True)]
+        if look.candidate.error and not look.running.error:
+            self.first_error = self.first_error or look.candidate.error
+        self._looks.append(look)
+        self._live_ms.append(live_ms)
+
+    @property
+    def frames(self) -> int:
+        return len(self._looks)
+
+    @property
+    def errors(self) -> int:
+        """Frames that the candidate alone failed on."""
+        return sum(bool(one.candidate.error and not one.running.error) for one in self._looks)
+
+    def report(self) -> TrialReport:
+        both = [one for one in self._looks if not one.running.error and not one.candidate.error]
+        turned = [one for one in both if one.running.suspect != one.candidate.suspect]
+        either = sum(one.either_px for one in both)
+        old_ms = [one.running.judged_ms for one in both]
+        new_ms = [one.candidate.judged_ms for one in both]
+        slowdown = sum(new_ms) / sum(old_ms) if sum(old_ms) else 0.0
+        return TrialReport(
+            frames=self.frames,
+            errors_running=self._errors[0],
+            errors_candidate=self._errors[1],
+            turned_suspect=sum(one.candidate.suspect for one in turned),
+            turned_clean=sum(one.running.suspect for one in turned),
+            turned_frames=tuple(one.frame_id for one in turned[:_SHOWN_FRAMES]),
+            defective_running=sum(one.running.defects > 0 for one in both),
+            defective_candidate=sum(one.candidate.defects > 0 for one in both),
+            defects_running=sum(one.running.defects for one in both),
+            defects_candidate=sum(one.candidate.defects for one in both),
+            mask_overlap=round(sum(one.both_px for one in both) / either, 4) if either else 1.0,
+            p50_ms_running=_percentile(old_ms, 50),
+            p50_ms_candidate=_percentile(new_ms, 50),
+            p95_ms_running=_percentile(old_ms, 95),
+            p95_ms_candidate=_percentile(new_ms, 95),
+            slowdown=round(slowdown, 3),
+            expected_p95_ms=round(_percentile(self._live_ms, 95) * slowdown, 3),
+        )
+
+
+def is_over(frames: int, took_s: float, rules: Update) -> bool:
+    enough = min(MIN_FRAMES, rules.trial_frames)
+    return frames >= rules.trial_frames or (took_s >= rules.trial_s and frames >= enough)
+
+
+def hopeless(comparison: Comparison, rules: Update) -> bool:
+    """More errors than the rest of the trial could make good."""
+    return comparison.errors > rules.max_error_share * rules.trial_frames
+
+
+def objection(comparison: Comparison, rules: Update) -> str:
+    """Why the candidate may not take over, or ""."""
+    report = comparison.report()
+    share = comparison.errors / max(1, report.frames)
+    if share > rules.max_error_share:
+        return (
+            f"failed on {comparison.errors} of {report.frames} frames, update.max_error_share is "
+            f"{rules.max_error_share:g}: {comparison.first_error}"
+        )
+    turned = (report.turned_suspect + report.turned_clean) / max(1, report.frames)
+    if turned > rules.max_turned_share:
+        return (
+            f"judges {turned:.1%} of the frames otherwise, update.max_turned_share is "
+            f"{rules.max_turned_share:g}"
+        )
+    if report.slowdown > rules.max_slowdown:
+        return (
+            f"takes {report.slowdown:.2f} times as long, update.max_slowdown is "
+            f"{rules.max_slowdown:g}"
+        )
+    if rules.budget_ms is not None and report.expected_p95_ms > rules.budget_ms:
+        return (
+            f"would take {report.expected_p95_ms:.1f} ms a frame (p95), update.budget_ms is "
+            f"{rules.budget_ms:g}"
+        )
+    return ""
+
+
+def fault_of_proof(frames: int, failed: int, judged_ms: Sequence[float], rules: Update) -> str:
+    """Why a bundle that runs must go, or "". `judged_ms` is judged when all frames are there."""
+    if failed > rules.max_error_share * rules.prove_frames:
+        return (
+            f"failed on {failed} of {frames} frames as the running bundle, update.max_error_share "
+            f"is {rules.max_error_share:g}"
+        )
+    p95_ms = _percentile(judged_ms, 95)
+    if frames >= rules.prove_frames and rules.budget_ms is not None and p95_ms > rules.budget_ms:
+        return (
+            f"takes {p95_ms:.1f} ms a frame (p95) as the running bundle, update.budget_ms is "
+            f"{rules.budget_ms:g}"
+        )
+    return ""
+
+
+def _percentile(values: Sequence[float], percent: float) -> float:
+    return round(float(np.percentile(values, percent)), 3) if values else 0.0

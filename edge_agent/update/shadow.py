@@ -1,0 +1,89 @@
+"""A candidate beside the bundle that runs, on frames of the line, until the rules are satisfied.
+
+In a sandbox: whatever the candidate does there, the line does not feel it, and what goes wrong
+there is one more reason against the candidate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from edge_agent.config.config import Config, Update
+from edge_agent.inspection.models import Stages
+from edge_agent.messages.state import TrialReport
+from edge_agent.update import comparison as trial
+from edge_agent.update.frame_sampler import Picker
+from edge_agent.update.trial_process import Begin, Pick, Sandbox, SandboxError, Side
+
+_FRAME_WAIT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """`candidate`: with what it would run, None where that is not known. `objection`: why it may
+    not take over, or ""."""
+
+    candidate: Side | None
+    report: TrialReport | None
+    objection: str
+
+
+def rehearse(
+    config: Config,
+    running: Stages,
+    candidate: Side,
+    picker: Picker,
+    *,
+    go_on: Callable[[], None],
+    at: Callable[[str], None],
+) -> Rehearsed:
+    """`go_on` is called a few times a second; what it raises ends the rehearsal, and is raised."""
+    begin = Begin(
+        running=Side(
+            str(running.bundle.folder),
+            running.bundle.sha256,
+            Pick(running.gate.artifact.file.name, running.gate.provider),
+            Pick(running.segmenter.artifact.file.name, running.segmenter.provider),
+        ),
+        candidate=candidate,
+        precision=config.agent.precision,
+        threads=config.threads,
+        providers=config.agent.providers,
+    )
+    try:
+        with Sandbox(begin, go_on) as sandbox:
+            ready = sandbox.ready()
+            if ready.refusal:
+                return Rehearsed(None, None, ready.refusal)
+            at("opened")
+            comparison = _compared(sandbox, picker, config.update, go_on, at)
+    except SandboxError as error:
+        return Rehearsed(None, None, str(error))
+    picked = replace(candidate, gate=ready.gate, segmenter=ready.segmenter) if ready.gate else None
+    return Rehearsed(picked, comparison.report(), trial.objection(comparison, config.update))
+
+
+def _compared(
+    sandbox: Sandbox,
+    picker: Picker,
+    rules: Update,
+    go_on: Callable[[], None],
+    at: Callable[[str], None],
+) -> trial.Comparison:
+    comparison = trial.Comparison()
+    began_s = time.monotonic()
+    with picker.picking():
+        while not trial.is_over(
+            comparison.frames, time.monotonic() - began_s, rules
+        ) and not trial.hopeless(comparison, rules):
+            go_on()
+            inspected = picker.take(_FRAME_WAIT_S)
+            if inspected is None:
+                continue
+            comparison.add(sandbox.look(inspected.frame), inspected.judged_ms)
+            at(f"looked {comparison.frames}")
+    return comparison

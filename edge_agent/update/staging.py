@@ -1,0 +1,52 @@
+"""A bundle from outside to the store, as the candidate of an update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.bundle import archive, reader, version_history
+from edge_agent.bundle.archive import manifest_sha256
+from edge_agent.bundle.manifest import Bundle
+from edge_agent.config.config import Config
+from edge_agent.inspection.models import chosen, trust_of
+from edge_agent.update import record as update
+from edge_agent.update.bundle_store import Slots, slot_of
+from edge_agent.update.record import Record, UpdateError
+
+
+def check_fit(config: Config, source: Path) -> None:
+    """Raises BundleError where it is not signed as it must be, not whole, or does not give the
+    golden outputs on this machine. Runs its networks: not in the agent's own process."""
+    trust = trust_of(config)
+    with archive.opened(source, trust) as folder:
+        bundle = reader.load(folder, trust)
+        for stage in (bundle.manifest.gate, bundle.manifest.segmenter):
+            chosen(config, bundle, stage)
+
+
+def stage(config: Config, slots: Slots, source: Path, *, force: bool = False) -> Record:
+    """Verified, copied, written down; runs nothing of it. Raises BundleError or UpdateError."""
+    configured_sha256 = manifest_sha256(Path(config.agent.bundle))
+
+    def candidate(record: Record, bundle: Bundle) -> Record:
+        slot = slot_of(bundle, forced=force)
+        if record.active is None and bundle.sha256 == configured_sha256:
+            raise UpdateError(f"update: {slot} is what runs; stage another bundle")
+        if not force:
+            _check_rises(config.state_dir, bundle)
+        return update.staged(record, slot)
+
+    trust = trust_of(config)
+    with archive.opened(source, trust) as folder:
+        return slots.stage(folder, trust, config.update.max_bytes, candidate)
+
+
+def _check_rises(state_dir: Path, bundle: Bundle) -> None:
+    name, version = bundle.manifest.name, bundle.manifest.version
+    ran = version_history.highest(state_dir).get(name)
+    if ran is None or version > ran.version or bundle.sha256 == ran.sha256:
+        return
+    raise UpdateError(
+        f"update: {name} version {version} does not rise above {ran.version}, which ran here; "
+        "export it under a higher version, or stage it with --force"
+    )

@@ -1,0 +1,117 @@
+"""The bundle that runs: which one a start begins with, by the update's record.
+
+The record is written before a bundle is loaded, so one that crashes the agent is counted, and at
+last given up for the one before. A bundle that a person has put into the configuration's place
+since counts more than any record; one that does not load never stops the line while another does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edge_agent.bundle.archive import manifest_sha256
+from edge_agent.config.config import Config
+from edge_agent.errors import BundleError
+from edge_agent.inspection.models import Stages
+from edge_agent.messages.events import utc
+from edge_agent.update import record as update
+from edge_agent.update.bundle_store import Slots
+from edge_agent.update.record import Record, UpdateError
+
+Load = Callable[[Path | None, bool], Stages]
+"""`load(folder, allow_older)`: verified and chosen; None is the configuration's bundle."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """`forced`: it may be older than what ran before."""
+
+    stages: Stages
+    forced: bool
+    configured_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        return self.stages.bundle.sha256
+
+
+def to_run(config: Config) -> tuple[Path | None, bool]:
+    """The folder of the bundle that the next start begins with, None for the configuration's, and
+    whether it may be older than what ran. Writes nothing."""
+    slots = Slots(config.state_dir)
+    record = slots.read()
+    configured = manifest_sha256(Path(config.agent.bundle))
+    if record.active is None or configured not in ("", record.configured_sha256):
+        return None, False
+    return slots.folder(record.active), record.active.forced
+
+
+def begin(config: Config, slots: Slots, load: Load, *, allow_older: bool) -> Running:
+    """The bundle to start with, by the record. Raises what `load` raises for the last one left."""
+    folder = Path(config.agent.bundle)
+    configured = manifest_sha256(folder)
+
+    def changed(to: Callable[[Record], Record]) -> Record:
+        try:
+            return slots.change(to)
+        except UpdateError as error:  # the line does not stop for a disk that is full
+            _log.error("%s", error)
+            return to(record)
+
+    try:
+        slots.tidy()
+    except UpdateError as error:
+        _log.error("%s", error)
+    record = slots.read()
+    if record.active and configured not in ("", record.configured_sha256):
+        stages = _put_there_by_hand(load, allow_older)
+        if stages:
+            before = record.previous if record.phase == "proving" else record.active
+            changed(partial(update.configured, before=before))
+            return Running(stages, allow_older, stages.bundle.sha256)
+    if record.phase == "staged" and not record.trial and record.active and record.candidate:
+        back, active = record.candidate, record.active
+        record = changed(lambda r: update.switched(r, back, active, r.configured_sha256))
+    elif record.phase == "proving":
+        record = changed(lambda r: update.started(r, config.update.attempts, _now()))
+    while record.active:
+        slot = record.active
+        try:
+            stages = load(slots.folder(slot), slot.forced or allow_older)
+            return Running(stages, slot.forced or allow_older, configured)
+        except BundleError as error:
+            _log.error("%s does not run any more: %s", slot, error)
+            record = changed(partial(update.lost, reason=str(error), time=_now()))
+    stages = load(None, allow_older)
+    return Running(stages, allow_older, stages.bundle.sha256)
+
+
+def _put_there_by_hand(load: Load, allow_older: bool) -> Stages | None:
+    """The configuration's bundle, which is another one than when an update took its place."""
+    try:
+        stages = load(None, allow_older)
+    except BundleError as error:
+        _log.error("the new bundle in agent.bundle is not used: %s", error)
+        return None
+    _log.info("agent.bundle is another one than before: it runs now")
+    return stages
+
+
+def spare(slots: Slots) -> None:
+    """The agent ends in good order; what it tried was not the reason."""
+    try:
+        if slots.read().phase in ("trying", "proving"):
+            slots.change(update.spared)
+    except UpdateError as error:
+        _log.error("%s", error)
+
+
+def _now() -> str:
+    return utc(time.time_ns())

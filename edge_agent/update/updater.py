@@ -1,0 +1,254 @@
+"""The update in a running agent: what the record asks for is done, in a thread of its own.
+
+The line waits for none of it. It gives a copy of a frame when one is wanted, and takes new models
+between two frames. Each step is written (`slots`, by the rules of `update`) before it is taken, so
+at any moment the agent may die and the next one goes on from the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from edge_agent.bundle import version_history
+from edge_agent.config.config import Config
+from edge_agent.errors import BundleError, EdgeError
+from edge_agent.inspection.models import Models, Stages, trust_of
+from edge_agent.messages.events import utc
+from edge_agent.messages.state import TrialReport
+from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.update import record as update
+from edge_agent.update.bundle_store import Slots, slot_of
+from edge_agent.update.frame_sampler import Picker
+from edge_agent.update.probation import Proof
+from edge_agent.update.record import Record, Slot, Stale, UpdateError
+from edge_agent.update.shadow import rehearse
+from edge_agent.update.startup import Load, Running
+from edge_agent.update.trial_process import Side, open_picked
+
+_POLL_S = 0.5
+_AGAIN_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Line(Protocol):
+    """What is needed of the pipeline."""
+
+    observer: Callable[[Inspected], None] | None
+
+    def use(self, models: Models) -> None: ...
+
+
+class _Enough(Exception):
+    """The agent stops, or the update was given up by hand."""
+
+
+class Updater(threading.Thread):
+    def __init__(
+        self,
+        *,
+        config: Config,
+        slots: Slots,
+        line: Line,
+        running: Running,
+        load: Load,
+        changed: Callable[[Stages, Record], None],
+        at: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        """`changed` is told what runs and where the update stands, at each change of the two."""
+        super().__init__(name="update", daemon=True)
+        self._config, self._slots, self._line, self._load = config, slots, line, load
+        self._running, self._changed, self._at = running, changed, at
+        self._before: Running | None = None
+        self._stopping, self._nudge = threading.Event(), threading.Event()
+        self._seen: object = None
+        self._told: tuple[str, Record] | None = None
+        self._picker = Picker()
+        self._proof: Proof | None = None
+        self._record = Record()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._nudge.set()
+
+    def run(self) -> None:
+        self._line.observer = self._observe
+        while not self._stopping.is_set():
+            wait_s = _POLL_S
+            try:
+                self._come_round()
+            except _Enough:
+                pass
+            except Stale as error:
+                _log.info("%s", error)
+            except EdgeError as error:
+                _log.error("%s", error)
+                wait_s = _AGAIN_S
+            except Exception:  # an update must not end because of one that went wrong
+                _log.exception("update")
+                wait_s = _AGAIN_S
+            self._nudge.wait(wait_s)
+            self._nudge.clear()
+        self._line.observer = None
+
+    def _observe(self, inspected: Inspected) -> None:
+        """In the inference thread."""
+        self._picker.see(inspected)
+        proof = self._proof
+        if proof and proof.see(inspected):
+            self._nudge.set()  # each further frame might fail too
+
+    # The thread.
+
+    def _come_round(self) -> None:
+        record = self._read()
+        self._tell(record)
+        active = record.active.sha256 if record.active else self._running.configured_sha256
+        if record.phase != "proving" and active != self._running.sha256:
+            self._go_back(record)
+        elif record.phase in ("staged", "trying") and record.candidate:
+            if record.trial:
+                self._try(record.candidate)
+            else:
+                self._return_to(record.candidate)
+        elif record.phase == "proving" and record.candidate:
+            self._prove(record.candidate)
+
+    def _read(self) -> Record:
+        mark = self._slots.mark()
+        if mark != self._seen:
+            self._record, self._seen = self._slots.read(), mark
+            if self._slots.damaged:
+                self._record = self._slots.change(lambda record: record)
+        return self._record
+
+    def _tell(self, record: Record) -> None:
+        if self._told != (self._running.sha256, record):
+            self._told = (self._running.sha256, record)
+            self._changed(self._running.stages, record)
+
+    def _go_on(self) -> None:
+        """Raises _Enough where the update in hand is not wanted any more."""
+        if self._stopping.is_set():
+            raise _Enough
+        record = self._read()
+        self._tell(record)
+        if record.phase != "trying":
+            raise _Enough
+
+    def _try(self, slot: Slot) -> None:
+        rules = self._config.update
+        record = self._slots.change(lambda r: update.begun(r, slot, rules.attempts, _now()))
+        self._tell(record)
+        if record.phase != "trying":
+            _log.error("update: %s: %s", slot, record.last.reason if record.last else "")
+            return
+        _log.info("update: %s is tried beside what runs", slot)
+        self._at("begun")
+        tried = rehearse(
+            self._config,
+            self._running.stages,
+            Side(str(self._slots.folder(slot)), slot.sha256),
+            self._picker,
+            go_on=self._go_on,
+            at=self._at,
+        )
+        if tried.objection or tried.candidate is None:
+            self._give_up(slot, tried.objection, tried.report)
+            return
+        self._at("tried")
+        try:
+            stages = open_picked(tried.candidate, self._config.threads)
+        except BundleError as error:
+            self._give_up(slot, str(error), tried.report)
+            return
+        self._switch(slot, stages, tried.report)
+
+    def _switch(self, slot: Slot, stages: Stages, report: TrialReport | None) -> None:
+        """Written first; then the next frame is the new bundle's."""
+        before = self._running
+        old, sha256 = slot_of(before.stages.bundle, forced=before.forced), before.configured_sha256
+        try:
+            if before.stages.bundle.folder == self._slots.folder(old):
+                record = self._slots.change(
+                    lambda r: update.switched(r, slot, old, r.configured_sha256, report)
+                )
+            else:
+                # The configuration's folder may be written over: the way back is our own copy.
+                record = self._slots.stage(
+                    before.stages.bundle.folder,
+                    trust_of(self._config),
+                    self._config.update.max_bytes,
+                    lambda r, copy: update.switched(
+                        r, slot, slot_of(copy, forced=before.forced), sha256, report
+                    ),
+                )
+        except Stale:
+            raise
+        except (UpdateError, BundleError) as error:
+            self._give_up(slot, f"there would be no way back: {error}", report)
+            return
+        self._at("switched")
+        self._before = before
+        self._proof = Proof(slot.sha256, self._config.update)
+        self._use(Running(stages, slot.forced, before.configured_sha256))
+        self._at("used")
+        self._tell(record)
+        _log.info("update: %s runs now, and has to prove itself", slot)
+
+    def _return_to(self, slot: Slot) -> None:
+        """By hand: it ran here before, so it is not tried beside the other."""
+        try:
+            stages = self._load(self._slots.folder(slot), True)
+        except BundleError as error:
+            self._give_up(slot, str(error), None)
+            return
+        self._switch(slot, stages, None)
+
+    def _prove(self, slot: Slot) -> None:
+        if self._proof is None:  # proving since before this start
+            self._proof = Proof(slot.sha256, self._config.update)
+        # In this order: a last frame that comes in between is judged now or at the next look.
+        complete, fault = self._proof.is_complete, self._proof.fault
+        if fault:
+            self._give_up(slot, fault, None)
+        elif complete:
+            record = self._slots.change(lambda r: update.confirmed(r, slot, _now()))
+            self._at("confirmed")
+            version_history.remember(self._config.state_dir, self._running.stages.bundle)
+            self._at("remembered")
+            self._proof = self._before = None
+            self._tell(record)
+            _log.info("update: %s is committed", slot)
+
+    def _give_up(self, slot: Slot, why: str, report: TrialReport | None) -> None:
+        record = self._slots.change(lambda r: update.failed(r, slot, why, _now(), report))
+        _log.error("update: %s is not used: %s", slot, why)
+        self._at("given up")
+        self._tell(record)
+
+    def _go_back(self, record: Record) -> None:
+        """The record's active bundle in the place of what runs: what proved nothing, or a hand."""
+        self._proof = None
+        before, self._before = self._before, None
+        slot = record.active
+        if before is None or before.sha256 != (slot.sha256 if slot else before.configured_sha256):
+            folder = self._slots.folder(slot) if slot else None
+            stages = self._load(folder, slot.forced if slot else self._running.forced)
+            before = Running(stages, bool(slot and slot.forced), self._running.configured_sha256)
+        self._use(before)
+        self._at("went back")
+        self._tell(record)
+        _log.info("update: %s runs again", slot_of(before.stages.bundle))
+
+    def _use(self, running: Running) -> None:
+        self._running = running
+        self._line.use(running.stages.models)
+
+
+def _now() -> str:
+    return utc(time.time_ns())

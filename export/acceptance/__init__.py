@@ -1,0 +1,1 @@
+"""Accept or refuse an exported artifact by what it decides on labelled frames."""

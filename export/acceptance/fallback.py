@@ -1,0 +1,186 @@
+"""From the form that was asked for down to the first that the guard lets pass.
+
+int8, int8 with the worst layers left float (mixed), TFLite's dynamic range, float16, float32. Each
+rung is converted, run on the search set and held against float Keras there; float32 is not asked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_agent.bundle.manifest import Precision
+from export.acceptance import criteria
+from export.acceptance.scoring import Examiner, Scores
+from export.conversion import onnx
+from export.conversion.layer_errors import Layer
+from export.conversion.partial_int8 import Int8, OnnxInt8, tflite_int8
+from export.exporter import Batches, Converted, Form, converted, opened
+from workshop.keras_models.load import Source
+
+_BELOW: dict[str, tuple[Precision, ...]] = {
+    "onnx": ("float16", "float32"),
+    "tflite": ("dynamic", "float16", "float32"),
+}
+
+_DEAD = "does not load: "
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One conversion and what was wrong with it on the search set; "" is nothing.
+
+    `form` is a label as in the bundle; `kept_float` counts the layers left float by the search.
+    """
+
+    form: str
+    kept_float: int
+    fault: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a wanted form. `became` may be a form that the bundle holds anyway: then there
+    is one file less. `layers` is the ranking of a wanted int8 form, worst first."""
+
+    stage: str
+    wanted: str
+    became: str
+    kept_float: tuple[str, ...]
+    note: str
+    attempts: tuple[Attempt, ...]
+    layers: tuple[Layer, ...]
+
+
+class Ladder:
+    """Converts all forms of one network under the guard; `outcomes` grows with each."""
+
+    def __init__(
+        self,
+        examiner: Examiner,
+        images: Sequence[int],
+        limits: criteria.Limits,
+        tell: Callable[[str], None],
+    ) -> None:
+        """`images` are the search set; `tell` hears of each attempt."""
+        self.outcomes: list[Outcome] = []
+        self._examiner, self._images, self._limits, self._tell = examiner, images, limits, tell
+        # Asked when the network is there.
+        self._reference: Scores
+        self._attempts: list[Attempt] = []
+
+    def convert_all(
+        self, source: Source, wanted: Sequence[Form], batches: Batches
+    ) -> Iterator[Converted]:
+        """As `exporter.ConvertAll`. A form that another wanted one becomes is given once."""
+        (asked,) = self._examiner.ask(
+            [source.run], self._images, f"{source.stage} float Keras, search set"
+        )
+        self._reference = self._examiner.reference(asked)
+        float32 = onnx.onnx_float32(source) if _has_onnx(wanted) else b""
+        given = {form.label for form in wanted}
+        with tempfile.TemporaryDirectory() as folder:
+            for form in wanted:
+                self._attempts = []
+                one, layers = self._settled(source, form, float32, batches, Path(folder))
+                self.outcomes.append(
+                    Outcome(
+                        stage=source.stage,
+                        wanted=form.label,
+                        became=one.form.label,
+                        kept_float=one.kept_float,
+                        note=one.note,
+                        attempts=tuple(self._attempts),
+                        layers=layers,
+                    )
+                )
+                if one.form == form or one.form.label not in given:
+                    given.add(one.form.label)
+                    yield one
+
+    def _settled(
+        self, source: Source, form: Form, float32: bytes, batches: Batches, folder: Path
+    ) -> tuple[Converted, tuple[Layer, ...]]:
+        layers: tuple[Layer, ...] = ()
+        if form.precision == "int8":
+            with _int8(source, form, float32, batches, folder) as int8:
+                one, layers = self._searched(form, int8)
+            if one is not None:
+                return one, layers
+        below = _BELOW[form.format]
+        start = below.index(form.precision) if form.precision in below else 0
+        for precision in below[start:]:
+            rung = Form(form.format, precision)
+            data = converted(source, rung, float32, batches)
+            if precision == "float32" or not self._fault(rung, data, 0):
+                return Converted(rung, data, note=self._note(form, rung)), layers
+        raise AssertionError("float32 always passes")
+
+    def _searched(self, form: Form, int8: Int8) -> tuple[Converted | None, tuple[Layer, ...]]:
+        """int8 or mixed, or None, and the ranking unless the file is dead."""
+        data = int8.make(())
+        first = self._fault(form, data, 0)
+        if first.startswith(_DEAD):
+            return None, ()
+        self._tell(f"{self._examiner.stage} {form.label} layers")
+        layers = int8.layers()
+        if not first:
+            return Converted(form, data), layers
+        tried: dict[int, bytes] = {}
+
+        def holds(k: int) -> bool:
+            if k == 0:
+                return False
+            tried[k] = int8.make([layer.name for layer in layers[:k]])
+            return not self._fault(form, tried[k], k)
+
+        # With more than half of it in float, a network is neither small nor fast.
+        k = criteria.fewest(len(layers) // 2, holds)
+        if k is None:
+            return None, layers
+        kept = tuple(layer.name for layer in layers[:k])
+        return Converted(
+            form, tried[k], kept, f"{k} layers stay float; all in int8: {first}"
+        ), layers
+
+    def _fault(self, form: Form, data: bytes, kept_float: int) -> str:
+        """What the guard has against this file, noted as an attempt."""
+        what = f"{self._examiner.stage} {form.label}" + f" -{kept_float}" * bool(kept_float)
+        self._tell(what)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                network = opened(form, data, Path(folder)).run
+            except Exception as error:  # every library raises its own
+                fault = _DEAD + (str(error).splitlines() or [type(error).__name__])[0]
+            else:
+                (scores,) = self._examiner.ask([network], self._images, what)
+                stage, limits = self._examiner.stage, self._limits
+                fault = criteria.fault(stage, self._reference, scores, limits)
+        self._attempts.append(Attempt(form=form.label, kept_float=kept_float, fault=fault))
+        return fault
+
+    def _note(self, wanted: Form, rung: Form) -> str:
+        if wanted == rung:
+            return ""
+        most = max((a.kept_float for a in self._attempts), default=0)
+        tried = f", and not healed by {most} layers in float" if most else ""
+        return f"instead of {wanted.label}: {self._attempts[0].fault}{tried}"
+
+
+def _has_onnx(wanted: Sequence[Form]) -> bool:
+    return any(form.format == "onnx" for form in wanted)
+
+
+@contextmanager
+def _int8(
+    source: Source, form: Form, float32: bytes, batches: Batches, folder: Path
+) -> Iterator[Int8]:
+    if form.format == "tflite":
+        with tflite_int8(source, batches) as int8:
+            yield int8
+    else:
+        cpu: Literal["x86_64", "aarch64"] = "aarch64" if form.cpu == "aarch64" else "x86_64"
+        yield OnnxInt8(float32, batches, cpu, folder)

@@ -1,0 +1,1 @@
+"""Convert a frozen network to TFLite and ONNX in each precision."""

@@ -1,0 +1,96 @@
+"""A network in int8, again and again, with more and more layers left float.
+
+Ranges are found once: what runs the float network over all samples takes minutes, what rewrites a
+graph takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import tensorflow as tf
+
+from export.conversion import batches as conversion_batches
+from export.conversion import onnx, tflite, tflite_layer_errors
+from export.conversion.layer_errors import Layer, rank
+from workshop.keras_models.load import Source
+
+_LOOKED_AT = 8
+"""Inputs that the layers are ranked on."""
+
+
+class Int8(Protocol):
+    def make(self, kept_float: Sequence[str]) -> bytes:
+        """The file with these layers left float, beside those that always are."""
+        ...
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that are int8 if none is left float, the worst first."""
+        ...
+
+
+class OnnxInt8:
+    """`folder` takes the ranges; with the same folder they serve several CPUs."""
+
+    def __init__(
+        self,
+        float32: bytes,
+        batches: conversion_batches.Batches,
+        cpu: Literal["x86_64", "aarch64"],
+        folder: Path,
+    ) -> None:
+        self._ready, self._batches, self._cpu = onnx.onnx_ready(float32, batches), batches, cpu
+        self._ranges = folder / "ranges.json"
+        self._plain = b""
+
+    def make(self, kept_float: Sequence[str]) -> bytes:
+        if kept_float:
+            return self._made(kept_float)
+        self._plain = self._plain or self._made(())
+        return self._plain
+
+    def layers(self) -> tuple[Layer, ...]:
+        fixed = onnx.onnx_fixed(self._ready)
+        return rank(self._ready, self.make(()), islice(self._batches, _LOOKED_AT), fixed)
+
+    def _made(self, kept_float: Sequence[str]) -> bytes:
+        return onnx.onnx_int8(self._ready, self._batches, self._cpu, kept_float, self._ranges)
+
+
+class TfliteInt8:
+    """Layers go by the names of their output tensors."""
+
+    def __init__(self, source: Source, debugger: Any, batches: conversion_batches.Batches) -> None:
+        """`debugger` holds the network with its ranges."""
+        self._source, self._debugger, self._batches = source, debugger, batches
+
+    def make(self, kept_float: Sequence[str]) -> bytes:
+        self._debugger.options = _options(self._source, kept_float)
+        return bytes(self._debugger.get_nondebug_quantized_model())
+
+    def layers(self) -> tuple[Layer, ...]:
+        float32 = tflite.tflite_float32(self._source)
+        return tflite_layer_errors.rank(float32, self.make(()), islice(self._batches, _LOOKED_AT))
+
+
+@contextmanager
+def tflite_int8(source: Source, batches: conversion_batches.Batches) -> Iterator[TfliteInt8]:
+    """The gate's dense layers stay float, as in `convert.tflite_int8`."""
+    with tflite.int8_converter(source, batches) as converter:
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=converter.representative_dataset,
+            debug_options=_options(source, ()),
+        )
+        yield TfliteInt8(source, debugger, batches)
+
+
+def _options(source: Source, kept_float: Sequence[str]) -> Any:
+    return tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_ops=list(conversion_batches.FLOAT_HEAD) if source.stage == "gate" else None,
+        denylisted_nodes=list(kept_float) or None,
+    )

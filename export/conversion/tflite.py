@@ -1,0 +1,80 @@
+"""Convert a Keras network to TFLite in each precision."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from edge_agent.bundle.manifest import Input
+from export.conversion.batches import FLOAT_HEAD, Batches
+from workshop.keras_models.freeze import INPUT, Serving
+from workshop.keras_models.load import Source
+
+
+def tflite_float32(source: Source) -> bytes:
+    with _converter(source) as converter:
+        return bytes(converter.convert())
+
+
+def tflite_float16(source: Source) -> bytes:
+    """Weights as float16, half the size; a CPU computes in float32 all the same."""
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+        return bytes(converter.convert())
+
+
+def tflite_dynamic(source: Source) -> bytes:
+    """Weights as int8, ranges of the activations found at each run: needs no samples."""
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return bytes(converter.convert())
+
+
+def tflite_int8(source: Source, batches: Batches) -> bytes:
+    """Full int8 between float input and output; the gate's dense layers stay float."""
+    with int8_converter(source, batches) as converter:
+        if source.stage == "gate":
+            return _with_float_head(converter)
+        return bytes(converter.convert())
+
+
+@contextmanager
+def int8_converter(source: Source, batches: Batches) -> Iterator[Any]:
+    """TensorFlow's converter, set to int8 with ranges from the batches."""
+
+    def representative() -> Iterator[dict[str, Input]]:
+        for batch in batches:
+            yield {INPUT: batch}
+
+    with _converter(source) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        yield converter
+
+
+@contextmanager
+def _converter(source: Source) -> Iterator[Any]:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The converter opens TensorFlow's own interpreter, which announces its retirement.
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        serving = Serving(source.function)
+        tf.saved_model.save(serving, folder, signatures={"serving_default": serving.serve})
+        yield tf.lite.TFLiteConverter.from_saved_model(folder)
+
+
+def _with_float_head(converter: Any) -> bytes:
+    """A gate whose dense layers are not quantised: its logit then has no steps."""
+    debug = tf.lite.experimental
+    options = debug.QuantizationDebugOptions(denylisted_ops=list(FLOAT_HEAD))
+    debugger = debug.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=options,
+    )
+    return bytes(debugger.get_nondebug_quantized_model())

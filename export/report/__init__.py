@@ -1,0 +1,1 @@
+"""The export report: page, plots, pictures."""

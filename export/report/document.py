@@ -1,0 +1,219 @@
+"""The last word on each artifact, on images that had no part in making it: `export.json`.
+
+Thresholds are chosen on the threshold set, each artifact's for itself, and counted on the test
+set. Nothing is changed after that: a test that decides is no test. The file holds no time and no
+path: the same input, the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from edge_agent.version import VERSION
+from export.acceptance import criteria
+from export.acceptance.criteria import Limits
+from export.acceptance.fallback import Outcome
+from export.acceptance.scoring import Scores
+from workshop.statistics import Estimate, Share, mean, share
+from workshop.thresholds import choose
+
+
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """An image on which artifact and float network decide differently, each at its threshold."""
+
+    name: str
+    defective: bool
+    float_suspect: bool
+    float_logit: float
+    logit: float
+
+
+class Worst(msgspec.Struct, frozen=True, kw_only=True):
+    """The image whose Dice falls most, from the float network's to the artifact's."""
+
+    name: str
+    float_dice: float
+    dice: float
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """Over images, from float Keras: of the gate's logit, or of an image's mean probability."""
+
+    largest: float
+    p99: float
+
+
+class Subject(NamedTuple):
+    """What is judged: an artifact by its label, or float Keras, which has no file."""
+
+    label: str
+    size_bytes: int | None = None
+
+
+class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A gate on the test set. `fault` as of `guard.gate_fault`; "" is none. `size_bytes` is None
+    for float Keras."""
+
+    artifact: str
+    size_bytes: int | None
+    threshold_logit: float
+    missed: Share
+    false_alarms: Share
+    flips: tuple[Flip, ...]
+    difference: Difference
+    fault: str
+
+
+class SegmenterVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A segmenter on the drawn defects of the test set. `drop` is the float network's Dice less
+    this one's, image by image; its interval is a bootstrap over images. `worst` is None where no
+    image has less than with the float network."""
+
+    artifact: str
+    size_bytes: int | None
+    dice: Estimate
+    drop: Estimate
+    worst: Worst | None
+    difference: Difference
+    fault: str
+
+
+class SetCounts(msgspec.Struct, frozen=True, kw_only=True):
+    part: str
+    images: int
+    defective: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`export.json`. In `gate` and `segmenter` float Keras comes first."""
+
+    schema_version: Literal[1] = 1
+    tool: str = f"linegate {VERSION}"
+    notice: str
+    limits: Limits
+    sets: tuple[SetCounts, ...]
+    sets_sha256: str
+    outcomes: tuple[Outcome, ...]
+    gate: tuple[GateVerdict, ...]
+    segmenter: tuple[SegmenterVerdict, ...]
+
+
+def thresholds(scores: Sequence[Scores], limits: Limits) -> tuple[float, ...]:
+    """Of each gate, from the threshold set; six digits, as the manifest keeps them."""
+    return tuple(round(choose(s.values, s.defective, limits.miss_rate), 6) for s in scores)
+
+
+def gates(
+    subjects: Sequence[Subject], chosen: Sequence[float], test: Sequence[Scores], limits: Limits
+) -> tuple[GateVerdict, ...]:
+    """The first is float Keras, which the others are held against."""
+    bad = test[0].defective
+    # A score that is not a number is suspect, as on the line.
+    suspect = [~(s.values < t) for s, t in zip(test, chosen, strict=True)]
+    return tuple(
+        GateVerdict(
+            artifact=one.label,
+            size_bytes=one.size_bytes,
+            threshold_logit=threshold,
+            missed=share(int((bad & ~found).sum()), int(bad.sum())),
+            false_alarms=share(int((~bad & found).sum()), int((~bad).sum())),
+            flips=tuple(
+                Flip(
+                    name=scores.names[i],
+                    defective=bool(bad[i]),
+                    float_suspect=bool(suspect[0][i]),
+                    float_logit=round(float(test[0].values[i]), 6),
+                    logit=round(float(scores.values[i]), 6),
+                )
+                for i in np.flatnonzero(found != suspect[0])
+            ),
+            difference=_difference(scores),
+            fault=criteria.gate_fault(scores.names, bad, suspect[0], found, limits),
+        )
+        for one, threshold, scores, found in zip(subjects, chosen, test, suspect, strict=True)
+    )
+
+
+def segmenters(
+    subjects: Sequence[Subject], test: Sequence[Scores], limits: Limits
+) -> tuple[SegmenterVerdict, ...]:
+    """The first is float Keras. An image without a number counts 0."""
+    reference = test[0]
+    return tuple(
+        SegmenterVerdict(
+            artifact=one.label,
+            size_bytes=one.size_bytes,
+            dice=mean(np.nan_to_num(scores.values, nan=0.0)),
+            drop=mean(reference.values - np.nan_to_num(scores.values, nan=0.0)),
+            worst=_worst(reference, scores),
+            difference=_difference(scores),
+            fault=criteria.fault("segmenter", reference, scores, limits),
+        )
+        for one, scores in zip(subjects, test, strict=True)
+    )
+
+
+def _worst(reference: Scores, scores: Scores) -> Worst | None:
+    values = np.nan_to_num(scores.values, nan=0.0)
+    i = int((reference.values - values).argmax())
+    before, after = (round(float(v[i]), 6) for v in (reference.values, values))
+    return Worst(name=scores.names[i], float_dice=before, dice=after) if after < before else None
+
+
+def _difference(scores: Scores) -> Difference:
+    finite = scores.differences[np.isfinite(scores.differences)]
+    if finite.size < scores.differences.size:
+        return Difference(largest=math.inf, p99=math.inf)
+    return Difference(
+        largest=round(float(finite.max()), 6), p99=round(float(np.percentile(finite, 99)), 6)
+    )
+
+
+def encode(report: Report) -> bytes:
+    """What is written to `export.json`."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+
+
+def table(report: Report) -> str:
+    """For a terminal."""
+    counts = ", ".join(f"{s.part} {s.images} ({s.defective} defective)" for s in report.sets)
+    lines = [report.notice, f"sets: {counts}", ""]
+    lines += _outcomes(report.outcomes)
+    lines += [
+        f"{'gate, test set':<20} {'threshold':>9} {'missed':>9} {'false al.':>9} {'flipped':>7} "
+        f"{'max diff':>8} {'p99':>7}"
+    ]
+    lines += [
+        f"{v.artifact:<20} {v.threshold_logit:>+9.3f} {_of(v.missed):>9} {_of(v.false_alarms):>9} "
+        f"{len(v.flips):>7} {v.difference.largest:>8.4f} {v.difference.p99:>7.4f}" + _fault(v.fault)
+        for v in report.gate
+    ]
+    lines += ["", f"{'segmenter, test set':<20} {'Dice':>9} {'drop and 95 % interval':>28}"]
+    lines += [
+        f"{v.artifact:<20} {v.dice.value or 0:>9.4f} "
+        f"{f'{v.drop.value:+.4f} [{v.drop.low:+.4f}, {v.drop.high:+.4f}]':>28}" + _fault(v.fault)
+        for v in report.segmenter
+    ]
+    return "\n".join(lines)
+
+
+def _outcomes(outcomes: Sequence[Outcome]) -> list[str]:
+    lines = [
+        f"{o.stage} {o.wanted}: {o.became if o.became != o.wanted else 'mixed'}: {o.note}"
+        for o in outcomes
+        if o.note
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _fault(fault: str) -> str:
+    return f"  beyond the limits: {fault}" if fault else ""
+
+
+def _of(one: Share) -> str:
+    return f"{one.k}/{one.n}"

@@ -1,0 +1,100 @@
+"""The report's pictures: images decided differently, masks that fell behind the float network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.inspection.segmenter import class_map, regions
+from export.acceptance.scoring import Examiner, Network
+from export.report.document import Flip, GateVerdict, SegmenterVerdict
+from workshop.report.pictures import Panel, jpeg_url, small, tinted
+
+MOST = 24
+"""Of each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One image. `lines` say what became of it, one for each artifact."""
+
+    name: str
+    lines: tuple[str, ...]
+    wide: bool
+    panels: tuple[Panel, ...]
+
+
+def flips(examiner: Examiner, verdicts: Sequence[GateVerdict]) -> tuple[Card, ...]:
+    """Each image that some artifact decides differently than float Keras, up to MOST; those on
+    which most artifacts do come first, and of these the defects that are lost."""
+    by_name: dict[str, list[tuple[GateVerdict, Flip]]] = {}
+    for verdict in verdicts:
+        for flip in verdict.flips:
+            by_name.setdefault(flip.name, []).append((verdict, flip))
+    threshold = verdicts[0].threshold_logit
+    order = sorted(by_name, key=lambda n: (-len(by_name[n]), not _lost(by_name[n][0][1]), n))
+    at = {sample.name: index for index, sample in enumerate(examiner.data.samples)}
+    cards = []
+    for name in order[:MOST]:
+        lines = tuple(_flip_line(verdict, flip, threshold) for verdict, flip in by_name[name])
+        cards.append(_card(examiner, at[name], lines, {}))
+    return tuple(cards)
+
+
+def worst_masks(
+    examiner: Examiner, verdicts: Sequence[SegmenterVerdict], networks: Sequence[Network]
+) -> tuple[Card, ...]:
+    """For each artifact the image whose Dice falls most. `networks` are those of the verdicts, in
+    their order, float Keras first."""
+    at = {sample.name: index for index, sample in enumerate(examiner.data.samples)}
+    cards = []
+    for verdict, network in list(zip(verdicts, networks, strict=True))[1:]:
+        if (worst := verdict.worst) is None:
+            continue
+        line = f"{verdict.artifact}: Dice {worst.dice:.3f}, float Keras {worst.float_dice:.3f}"
+        found = {"float Keras": networks[0], verdict.artifact: network}
+        cards.append(_card(examiner, at[worst.name], (line,), found))
+    return tuple(cards[:MOST])
+
+
+def _card(
+    examiner: Examiner, index: int, lines: tuple[str, ...], networks: Mapping[str, Network]
+) -> Card:
+    data = examiner.data
+    image = data.image(index)
+    plain = small(image)
+    classes = range(len(data.class_names))
+    drawn = data.planes(index)
+    panels = [Panel("image", jpeg_url(plain))]
+    if drawn.any():
+        panels.append(Panel("drawn", jpeg_url(tinted(plain, [drawn[:, :, k] for k in classes]))))
+    for title, network in networks.items():
+        found = _found(examiner, network, index)
+        panels.append(Panel(title, jpeg_url(tinted(plain, [found == k + 1 for k in classes]))))
+    lines_px, pixels = image.shape[:2]
+    return Card(data.samples[index].name, lines, pixels >= 2 * lines_px, tuple(panels))
+
+
+def _found(examiner: Examiner, network: Network, index: int) -> NDArray[np.uint8]:
+    """The classes of the regions, as on the line."""
+    image = examiner.data.image(index)
+    shape = (image.shape[0], image.shape[1])
+    return class_map(regions(examiner.whole(network, image), shape, examiner.rule), shape)
+
+
+def _lost(flip: Flip) -> bool:
+    return flip.defective and flip.float_suspect
+
+
+def _flip_line(verdict: GateVerdict, flip: Flip, float_threshold: float) -> str:
+    """onnx-int8: a defect, passed as clean. Logit -4.810 at threshold -4.600; float Keras ..."""
+    what = "a defect" if flip.defective else "sound"
+    now = "passed as clean" if flip.float_suspect else "now suspect"
+    return (
+        f"{verdict.artifact}: {what}, {now}. Logit {flip.logit:+.3f} at threshold "
+        f"{verdict.threshold_logit:+.3f}; float Keras {flip.float_logit:+.3f} at "
+        f"{float_threshold:+.3f}"
+    )

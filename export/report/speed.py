@@ -1,0 +1,61 @@
+"""What each artifact took on this machine: `speed.json`. It differs from run to run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from export.float_comparison import Row
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one input of the network (a tile where there are tiles), without preprocessing."""
+
+    stage: str
+    artifact: str
+    p50_ms: float
+    p95_ms: float
+    inputs: int
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    cpu: str
+    threads: int
+    timings: tuple[Timing, ...]
+
+
+def of(rows: Sequence[Row]) -> Speed:
+    """The times of the comparison: artifact after artifact for each input, so that all of them
+    meet the same machine."""
+    return Speed(
+        cpu=_cpu(),
+        threads=len(os.sched_getaffinity(0)),
+        timings=tuple(
+            Timing(
+                stage=row.stage,
+                artifact=row.label,
+                p50_ms=round(row.run_ms, 3),
+                p95_ms=round(row.p95_ms, 3),
+                inputs=row.samples,
+            )
+            for row in rows
+        ),
+    )
+
+
+def encode(speed: Speed) -> bytes:
+    """What is written to `speed.json`."""
+    return msgspec.json.format(msgspec.json.encode(speed), indent=1) + b"\n"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.machine()

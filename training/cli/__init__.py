@@ -1,0 +1,1 @@
+"""The commands of edge-train, one file each."""

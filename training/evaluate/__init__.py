@@ -1,0 +1,1 @@
+"""Evaluate trained models on images they have not seen."""

@@ -1,0 +1,109 @@
+"""The pictures of an evaluation's report: which images are shown, and what of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from training.evaluate.evaluate import View
+from workshop.gate_metrics import logit, probability
+from workshop.report.pictures import Panel, jpeg_url, small, tinted
+from workshop.segmentation_metrics import Outcome, Record, image_dice
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """An image for the gallery."""
+
+    record: Record
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    title: str
+    text: str
+    picks: tuple[Pick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str
+    caption: str
+    wide: bool
+    panels: tuple[Panel, ...]
+
+
+def choose(records: Sequence[Record], threshold: float | None, most: int) -> tuple[Group, ...]:
+    """Best, worst, missed and false alarms at `threshold`, `most` of each at the most.
+
+    `threshold` is the least of the report's; None without a gate.
+    """
+    shown = [(r, _result(r, threshold), _passed(r, threshold)) for r in records]
+    dices = sorted(
+        (
+            (value, r)
+            for r, one, _ in shown
+            if r.defective and one and one.regions and (value := image_dice(one)) is not None
+        ),
+        key=lambda pair: (-pair[0], pair[1].name),
+    )
+    # An image is not both among the best and among the worst.
+    half = min(most, len(dices) // 2)
+    best, worst = dices[: len(dices) - half][:most], dices[::-1][:half]
+    missed = [r for r, one, on in shown if r.defective and not (one.regions if one else on)]
+    alarms = [r for r, one, on in shown if not r.defective and (one.regions if one else on)]
+    missed.sort(key=lambda r: (r.logit or 0, r.name))
+    alarms.sort(key=lambda r: (-(r.logit or 0), r.name))
+
+    def caption(record: Record) -> str:
+        on = _passed(record, threshold)
+        return _score(record) + ("" if on else "; the gate stopped it")
+
+    return (
+        Group("Best", "Defects found best, by Dice.", _with_dice(best)),
+        Group("Worst", "Alerted, but drawn worst, by Dice.", _with_dice(worst)),
+        Group(
+            "Missed",
+            f"Defective images without an alert: {len(missed)}. Least suspect first.",
+            tuple(Pick(r, caption(r)) for r in missed[:most]),
+        ),
+        Group(
+            "False alarms",
+            f"Clean images with an alert: {len(alarms)}. Most suspect first.",
+            tuple(Pick(r, caption(r)) for r in alarms[:most]),
+        ),
+    )
+
+
+def entry(pick: Pick, view: View, names: Sequence[str]) -> Entry:
+    plain = small(view.image)
+    panels = [Panel("image", jpeg_url(plain))]
+    masks = [view.drawn[:, :, k] for k in range(len(names))]
+    panels.append(Panel("drawn", jpeg_url(tinted(plain, masks))))
+    if view.found is not None:
+        masks = [view.found == k for k in range(1, len(names) + 1)]
+        panels.append(Panel("predicted", jpeg_url(tinted(plain, masks))))
+    lines, pixels = view.image.shape[:2]
+    return Entry(pick.record.name, pick.caption, pixels >= 2 * lines, tuple(panels))
+
+
+def _result(record: Record, threshold: float | None) -> Outcome | None:
+    return record.regions if threshold is None or not record.line else record.line[0]
+
+
+def _passed(record: Record, threshold: float | None) -> bool:
+    if threshold is None or record.logit is None:
+        return True
+    return record.logit >= logit(threshold)
+
+
+def _score(record: Record) -> str:
+    return "" if record.logit is None else f"gate {probability(record.logit):.3f}"
+
+
+def _with_dice(pairs: Iterable[tuple[float, Record]]) -> tuple[Pick, ...]:
+    return tuple(
+        Pick(r, ", ".join(part for part in (f"Dice {value:.3f}", _score(r)) if part))
+        for value, r in pairs
+    )

@@ -1,0 +1,112 @@
+"""What happens after a step and after an epoch: progress, checkpoint, best weights, the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from training.errors import RunFailed
+from training.fit import checkpoint
+from training.fit.checkpoint import Checkpoint, Progress
+
+LAST, BEST = "last.npz", "best.npz"
+
+
+class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the best epoch by validation loss and the last one; ends after `patience` worse ones.
+
+    With `keep_last` the last epoch counts as the best, and nothing ends early.
+    With `folder` None (every worker but the first) nothing is written. `names_of(epoch, step)`
+    tells which images a step saw, for a loss that is not a number.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        progress: Progress,
+        *,
+        patience: int | None,
+        names_of: Callable[[int, int], tuple[str, ...]],
+        keep_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.progress, self._folder = progress, folder
+        self._patience, self._names_of = patience, names_of
+        self._epoch, self._keep_last = progress.epochs, keep_last
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last epochs, `patience` of them, were none of them the best."""
+        done = self.progress
+        return self._patience is not None and done.epochs - done.best_epoch >= self._patience
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not math.isfinite((logs or {})["loss"]):
+            names = self._names_of(self._epoch, batch)
+            raise RunFailed(
+                f"epoch {self._epoch + 1}, step {batch + 1}: the loss is not a number (images "
+                f"{', '.join(names)}); {self._kept()}; lower optimisation.learning_rate"
+            )
+
+    def _kept(self) -> str:
+        if not self.progress.epochs:
+            return "no epoch was finished"
+        return f"the checkpoint of epoch {self.progress.epochs} is kept"
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = {k: float(v) for k, v in (logs or {}).items()}
+        loss = figures["val_loss"]
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"epoch {epoch + 1}: the validation loss is not a number; {self._kept()}; "
+                "lower optimisation.learning_rate"
+            )
+        old = self.progress
+        better = self._keep_last or old.best_loss is None or loss < old.best_loss
+        self.progress = Progress(
+            run_sha256=old.run_sha256,
+            epochs=epoch + 1,
+            best_epoch=epoch + 1 if better else old.best_epoch,
+            best_loss=loss if better else old.best_loss,
+            history=(*old.history, figures),
+        )
+        network = checkpoint.values(self.model.variables)
+        if self._folder is not None:
+            if better:
+                kept = Checkpoint(self.progress, checkpoint.values(self.model.weights), ())
+                checkpoint.write(self._folder / BEST, kept)
+            optimizer = checkpoint.values(self.model.optimizer.variables)
+            checkpoint.write(self._folder / LAST, Checkpoint(self.progress, network, optimizer))
+        self.model.stop_training = self.ended
+
+
+class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
+    """Steps on standard error, and a line for each epoch."""
+
+    def __init__(self, keeper: Keeper, epochs: int, steps: int, done: int) -> None:
+        super().__init__()
+        self._keeper, self._epochs = keeper, epochs
+        slow = 0.5 if sys.stderr.isatty() else 30
+        self._bar = tqdm(
+            total=epochs * steps, initial=done * steps, unit="step", mininterval=slow, leave=False
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        figures = "  ".join(f"{k} {float(v):.4f}" for k, v in (logs or {}).items())
+        best = "  *" if self._keeper.progress.best_epoch == epoch + 1 else ""
+        tqdm.write(f"epoch {epoch + 1}/{self._epochs}  {figures}{best}", file=sys.stderr)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._bar.close()

@@ -1,0 +1,154 @@
+"""The run folder: everything that says what a model was made from, and how it went.
+
+train.json       configuration, stage, and sha256 of the names and images of each part
+split.csv        which image was in which part
+last.npz         checkpoint after the last epoch; best.npz: the best weights
+tensorboard/     logs while it runs
+run.json         figures, epoch by epoch, and versions
+curves.png       the same as a picture
+gate.keras       or segmenter.keras: the model, for edge-export
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.bundle.manifest import InputSpec
+from training.config import TrainConfig
+from training.fit.callbacks import LAST
+from training.fit.checkpoint import Progress
+from workshop.datasets.base import DataSet
+from workshop.errors import WorkshopError
+from workshop.splits import Split
+from workshop.splits import write as write_split
+
+_TOOLS = ("linegate", "tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Two runs with the same identity end in the same weights, on the same kind of CPU."""
+
+    stage: str
+    config: TrainConfig
+    data_sha256: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """`train.json`."""
+
+    identity: Identity
+    input: InputSpec
+    data: str
+    class_names: tuple[str, ...]
+    images: dict[str, int]
+    versions: dict[str, str]
+
+
+def claim(out: Path, *, resume: bool) -> None:
+    """WorkshopError where a run is in the folder already, or, to resume, none."""
+    if not resume and (out / LAST).exists():
+        raise WorkshopError(f"--out: {out}: holds a run; add --resume, or give another folder")
+    if resume and not (out / LAST).exists():
+        raise WorkshopError(f"--resume: {out}: no finished epoch there; leave --resume out")
+
+
+def begin(out: Path, identity: Identity, split: Split, dataset: DataSet, spec: InputSpec) -> None:
+    """Make the folder. WorkshopError where that cannot be."""
+    begun = Begun(
+        identity=identity,
+        input=spec,
+        data=dataset.name,
+        class_names=dataset.class_names,
+        images={part: len(getattr(split, part)) for part in ("train", "validation", "test")},
+        versions=_versions(),
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "train.json").write_bytes(_json(begun))
+        write_split(out / "split.csv", split)
+    except OSError as error:
+        raise WorkshopError(f"--out: {out}: {error.strerror}; give a folder to write to") from None
+
+
+def difference(out: Path, identity: Identity) -> str:
+    """In which settings the run in `out` differs from `identity`, for a message."""
+    try:
+        old = msgspec.json.decode((out / "train.json").read_bytes(), type=Begun).identity
+    except (OSError, msgspec.DecodeError):
+        return "other settings (its train.json cannot be read)"
+    then, now = (_flat(json.loads(msgspec.json.encode(one))) for one in (old, identity))
+    keys = sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
+    return ", ".join(f"{k} {then.get(k)!r} (now {now.get(k)!r})" for k in keys)
+
+
+def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = key if key in ("config", "data_sha256") and not at else f"{at}{key}"
+        if isinstance(value, dict):
+            flat |= _flat(value, "" if name == "config" else f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def finish(out: Path, progress: Progress, parameters: int, duration_s: float) -> dict[str, Any]:
+    """Write run.json and curves.png; what run.json holds."""
+    best = progress.history[progress.best_epoch - 1]
+    figures = {
+        "parameters": parameters,
+        "epochs": progress.epochs,
+        "best_epoch": progress.best_epoch,
+        "validation": {k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
+        # Of this process: a resumed run has spent more before.
+        "duration_s": round(duration_s),
+        "versions": _versions(),
+        "history": progress.history,
+    }
+    (out / "run.json").write_bytes(_json(figures))
+    _plot(out / "curves.png", progress)
+    return figures
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for tool in _TOOLS:
+        try:
+            found[tool] = importlib.metadata.version(tool)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plot(path: Path, progress: Progress) -> None:
+    """Each figure over the epochs, training and validation in one panel."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [k for k in progress.history[0] if not k.startswith("val_")]
+    names = [k for k in names if f"val_{k}" in progress.history[0]]
+    figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = range(1, len(progress.history) + 1)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        axes.plot(epochs, [h[name] for h in progress.history], label="training")
+        axes.plot(epochs, [h[f"val_{name}"] for h in progress.history], label="validation")
+        axes.axvline(progress.best_epoch, color="0.6", linewidth=1, linestyle=":")
+        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,227 @@
+"""Images from the disk to batches, one at a time: nothing but names and labels is kept.
+
+What a network is shown in epoch e is a function of the seed and e alone, so that a run resumed
+after any epoch goes on as if it had not been interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edge_agent.bundle.manifest import InputSpec
+from edge_agent.frame import Image
+from edge_agent.inspection.preprocess import Box, resize, scale, tile_boxes
+from training.config import TrainConfig
+from training.input.augment import Cover, augment, pasted
+from workshop.datasets.base import DataSet, Planes
+
+Stage = Literal["gate", "segmenter"]
+_PARALLEL = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """The images of one part: `pick` are their indices in the data set, ascending."""
+
+    dataset: DataSet
+    pick: NDArray[np.int64]
+    stage: Stage
+    spec: InputSpec
+
+    @property
+    def first_class(self) -> NDArray[np.int64]:
+        """Per image its first class, 0 for a sound one; defective and not drawn: -1."""
+        found = (self.dataset.samples[i] for i in self.pick)
+        return np.array(
+            [(s.class_ids[0] if s.class_ids else -1) if s.defective else 0 for s in found], np.int64
+        )
+
+
+def plan(source: Source, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
+    """The images of epoch `epoch` (from 0) in their order, as indices into the data set.
+
+    As many in every epoch: the length depends on the labels and the configuration only.
+    """
+    rng = np.random.default_rng((config.seed, epoch, 1))
+    kind = source.first_class
+    clean, defective = np.flatnonzero(kind == 0), np.flatnonzero(kind != 0)
+    ratio = config.balance.clean_ratio
+    if ratio is not None:
+        count = min(len(clean), round(ratio * len(defective)))
+        clean = np.sort(rng.choice(clean, count, replace=False))
+    pick = np.concatenate([clean, defective])
+    if config.balance.balanced_sampling:
+        share = _equal_shares(kind[pick], gate=source.stage == "gate")
+        pick = rng.choice(pick, len(pick), p=share)
+    return np.asarray(source.pick[rng.permutation(pick)])
+
+
+def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]:
+    """Chance of each image, so that all classes come equally often; for a gate half are sound."""
+    kinds, where, counts = np.unique(kind, return_inverse=True, return_counts=True)
+    weight = np.ones(len(kinds))
+    if gate and (kinds == 0).any() and len(kinds) > 1:
+        weight[kinds != 0] = 1 / (len(kinds) - 1)
+    share = (weight / counts)[where]
+    return np.asarray(share / share.sum())
+
+
+def example(
+    source: Source, index: int, *, rng: np.random.Generator | None, config: TrainConfig
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Input (h, w, c) and target of image `index`: all its tiles; with `rng` one, augmented.
+
+    The target is (h, w, classes), the cover in 0..1, or of a gate (1,), 1 for defective; of one
+    that learns from masks (1 + h * w,), with the cover by any class, -1 where it is not known.
+    """
+    image = source.dataset.image(index)
+    mapped = learns_from_masks(source.stage, config)
+    label_says_all = source.stage == "gate" and source.spec.tiles is None and not mapped
+    # One label for the whole frame: where on it the defect is need not be read.
+    planes = np.zeros((*image.shape[:2], len(source.dataset.class_names)), np.bool_)
+    if not label_says_all or (rng is not None and config.augment.copy_paste):
+        planes = source.dataset.planes(index)
+    spec, defective = source.spec, source.dataset.samples[index].defective
+    boxes = tile_boxes((image.shape[0], image.shape[1]), spec)
+    if rng is not None and len(boxes) > 1:
+        boxes = (_drawn(boxes, planes, rng),)
+    for box in boxes:
+        view, cover = seen(image, planes, box, spec)
+        if spec.tiles is not None:
+            defective = bool(planes[box.slices].any())
+        if rng is not None:
+            if config.augment.copy_paste and rng.uniform() < config.augment.copy_paste:
+                view, cover = _with_paste(source, view, cover, rng)
+                defective = defective or bool(cover.any())
+            view, cover = augment(view, cover, config.augment, rng)
+        if source.stage == "segmenter":
+            target = cover.astype(np.float32) / 255
+        else:
+            target = np.array([defective], np.float32)
+        if mapped:
+            # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
+            # sound; nor is it where another was pasted beside it.
+            known = source.dataset.samples[index].drawn and (cover.any() or not defective)
+            where = cover.max(axis=2).reshape(-1).astype(np.float32) / 255
+            target = np.append(target, where if known else np.full_like(where, -1))
+        yield scale(view, spec)[0], target
+
+
+def learns_from_masks(stage: Stage, config: TrainConfig) -> bool:
+    """Whether the gate's target has a map beside the label."""
+    return stage == "gate" and config.network.head == "mapped"
+
+
+def seen(image: Image, planes: Planes, box: Box, spec: InputSpec) -> tuple[Image, Cover]:
+    """A piece of the frame as the network gets it before scaling, and the cover of the classes."""
+    view = resize(image[box.slices], spec)
+    part = planes[box.slices]
+    cover = np.zeros((spec.height, spec.width, planes.shape[2]), np.uint8)
+    for k in range(planes.shape[2]):
+        if part[:, :, k].any():
+            plane = part[:, :, k].astype(np.uint8) * 255
+            cover[:, :, k] = cv2.resize(
+                plane, (spec.width, spec.height), interpolation=cv2.INTER_AREA
+            )
+    return view, cover
+
+
+def _drawn(boxes: tuple[Box, ...], planes: Planes, rng: np.random.Generator) -> Box:
+    """One tile; of a defective image every other time one that shows some of the defect."""
+    hit = [box for box in boxes if planes[box.slices].any()]
+    pool = hit if hit and rng.uniform() < 0.5 else boxes
+    return pool[int(rng.integers(len(pool)))]
+
+
+def _with_paste(
+    source: Source, view: Image, cover: Cover, rng: np.random.Generator
+) -> tuple[Image, Cover]:
+    drawn = np.flatnonzero(source.first_class > 0)
+    if not len(drawn):
+        return view, cover
+    index = int(source.pick[rng.choice(drawn)])
+    image, planes = source.dataset.image(index), source.dataset.planes(index)
+    boxes = tile_boxes((image.shape[0], image.shape[1]), source.spec)
+    box = _drawn(boxes, planes, rng)
+    return pasted(view, cover, *seen(image, planes, box, source.spec), rng)
+
+
+def training(
+    source: Source,
+    config: TrainConfig,
+    first_epoch: int,
+    steps: int,
+    worker: tuple[int, int] = (1, 0),
+    weights: tuple[float, float] | None = None,
+) -> tf.data.Dataset:
+    """Batches from epoch `first_epoch` on without end, `steps` full ones an epoch.
+
+    `worker` (how many, which): of several workers each reads its own images only. `weights`, of
+    a sound and of a defective image, go with the targets of a gate.
+    """
+    batch = config.optimisation.batch
+
+    def positions() -> Iterator[tuple[int, int, int]]:
+        epoch = first_epoch
+        while True:
+            order = plan(source, config, epoch)
+            # An epoch of a small set may hold fewer images than a batch: go round.
+            for position in range(steps * batch):
+                yield epoch, position, int(order[position % len(order)])
+            epoch += 1
+
+    def load(epoch: int, position: int, index: int) -> tuple[NDArray[np.float32], ...]:
+        rng = np.random.default_rng((config.seed, int(epoch), int(position), 2))
+        return next(example(source, int(index), rng=rng, config=config))
+
+    index = tf.TensorSpec((), tf.int64)
+    data = tf.data.Dataset.from_generator(positions, output_signature=(index, index, index))
+    data = data.shard(*worker)
+    x, y = _signature(source, config)
+
+    def loaded(*at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Not stateful: deterministic ops would else run one load at a time.
+        image, target = tf.numpy_function(load, at, (tf.float32, tf.float32), stateful=False)
+        return tf.ensure_shape(image, x.shape), tf.ensure_shape(target, y.shape)
+
+    data = data.map(loaded, num_parallel_calls=_PARALLEL, deterministic=True)
+    if weights is not None:
+        clean, defective = weights
+        data = data.map(lambda x, y: (x, y, tf.where(y > 0.5, defective, clean)[0]))
+    return _unsharded(data.batch(batch, drop_remainder=True).prefetch(2))
+
+
+def validation(source: Source, config: TrainConfig) -> tf.data.Dataset:
+    """Every image once, in order, every tile of it, as it is."""
+
+    def examples() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for index in source.pick:
+            yield from example(source, int(index), rng=None, config=config)
+
+    data = tf.data.Dataset.from_generator(examples, output_signature=_signature(source, config))
+    return _unsharded(data.batch(config.optimisation.batch).prefetch(1))
+
+
+def _unsharded(data: tf.data.Dataset) -> tf.data.Dataset:
+    """A generator has no files that tf.distribute could divide among the workers."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return data.with_options(options)
+
+
+def _signature(source: Source, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    size = (source.spec.height, source.spec.width)
+    target: tuple[int, ...] = (*size, len(source.dataset.class_names))
+    if source.stage == "gate":
+        target = (1 + size[0] * size[1] * learns_from_masks("gate", config),)
+    return (
+        tf.TensorSpec((*size, source.spec.channels), tf.float32),
+        tf.TensorSpec(target, tf.float32),
+    )

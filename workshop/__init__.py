@@ -1,0 +1,1 @@
+"""What training, export and calibration share."""

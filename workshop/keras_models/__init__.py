@@ -1,0 +1,1 @@
+"""Load trained Keras models and freeze them."""

@@ -1,0 +1,53 @@
+"""The card in a trained model: how it wants its input, what its maps mean, what it has seen.
+
+It travels as one more member of the `.keras` archive, so that it cannot be left behind. Keras
+ignores it; saving the model anew with Keras drops it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from edge_agent.bundle.manifest import InputSpec
+from workshop.errors import WorkshopError
+
+_MEMBER = "linegate.json"
+_MAX_BYTES = 16 << 20
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`seen` are the digests (see `DataSet.digest`) of the images of training and validation, of
+    this model and of the backbone it stands on: on those no figure may be reported."""
+
+    schema_version: Literal[1] = 1
+    stage: Literal["gate", "segmenter", "backbone"]
+    input: InputSpec
+    class_names: tuple[str, ...]
+    seen: tuple[str, ...] = ()
+
+
+def write(model: Path, card: Card) -> None:
+    """Put the card into a `.keras` file that has none."""
+    # A fixed date: the same training gives the same bytes.
+    entry = zipfile.ZipInfo(_MEMBER, (1980, 1, 1, 0, 0, 0))
+    with zipfile.ZipFile(model, "a") as archive:
+        archive.writestr(entry, msgspec.json.encode(card))
+
+
+def read(model: Path) -> Card | None:
+    """The card of a `.keras` file; None where there is none. Raises WorkshopError."""
+    try:
+        with zipfile.ZipFile(model) as archive:
+            if _MEMBER not in archive.namelist():
+                return None
+            if archive.getinfo(_MEMBER).file_size > _MAX_BYTES:
+                raise WorkshopError(f"{model}: {_MEMBER} is larger than {_MAX_BYTES} bytes")
+            return msgspec.json.decode(archive.read(_MEMBER), type=Card)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise WorkshopError(f"{model}: {error}; give a .keras file") from None
+    except msgspec.DecodeError as error:
+        raise WorkshopError(f"{model}: {_MEMBER}: {error}; train it again") from None
