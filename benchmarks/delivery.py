@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import encoding
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery, Draft
@@ -41,7 +41,7 @@ _SPOOL_BYTES = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DeliveryRun:
     """`seconds` from the first event offered to the last one acknowledged and noted on the disk.
 
     `in_order`: the subscriber had all of them, in the order of their numbers.
@@ -58,7 +58,9 @@ class Run:
     peak_memory_mb: float
 
 
-def live(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+def live(
+    folder: Path, *, events: int, window: int, progress: Callable[[int], object]
+) -> DeliveryRun:
     """Offered one by one while they are published."""
     with _broker(folder) as port, _subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
@@ -76,7 +78,9 @@ def live(folder: Path, *, events: int, window: int, progress: Callable[[int], ob
         return _run(delivery, heard, events, window, seconds, idle, peak)
 
 
-def backlog(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+def backlog(
+    folder: Path, *, events: int, window: int, progress: Callable[[int], object]
+) -> DeliveryRun:
     """Spooled while the broker was away; published when it is back."""
     with _broker(folder) as port, _subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
@@ -91,7 +95,7 @@ def backlog(folder: Path, *, events: int, window: int, progress: Callable[[int],
         return _run(delivery, heard, events, window, seconds, idle, peak)
 
 
-def table(runs: dict[str, Run]) -> str:
+def table(runs: dict[str, DeliveryRun]) -> str:
     rows = ["run           events  bytes  window  seconds  events/s  in order  idle MB  peak MB"]
     rows += [
         f"{name:10} {r.events:9} {r.event_bytes:6} {r.window:7} {r.seconds:8.1f} "
@@ -110,12 +114,12 @@ def _run(
     seconds: float,
     idle_mb: float,
     peak_mb: float,
-) -> Run:
+) -> DeliveryRun:
     delivery.stop(5)
     delivery.join()
     if not heard.poll(60):
         raise EdgeError("the subscriber did not hear all of it within 60 s; is the machine busy?")
-    return Run(
+    return DeliveryRun(
         events=events,
         event_bytes=len(_messages(0, 1)[0].payload),
         window=window,
@@ -128,7 +132,7 @@ def _run(
 
 
 def _delivery(folder: Path, port: int, window: int) -> Delivery:
-    mqtt = Mqtt(broker=f"mqtt://127.0.0.1:{port}", window=window)
+    mqtt = MqttConfig(broker=f"mqtt://127.0.0.1:{port}", window=window)
     topic = f"{_BASE}/state"
     one = Delivery(
         open_spool=lambda: Spool(folder / "spool.sqlite3", _SPOOL_BYTES),
@@ -310,6 +314,6 @@ def _listen(port: int, events: int, pipe: Any) -> None:
     client.loop_forever()
 
 
-def as_json(runs: dict[str, Run]) -> dict[str, Any]:
+def as_json(runs: dict[str, DeliveryRun]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(msgspec.json.encode(runs))
     return found

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_agent.bundle.manifest import RegionRule
     from export import float_comparison
     from export.acceptance.criteria import Limits
-    from export.acceptance_run import Judged
+    from export.acceptance_run import AcceptanceResult
     from export.exporter import Form
 
 _USAGE = """\
@@ -173,8 +173,8 @@ def _export(args: argparse.Namespace) -> None:
         images, names = guard.images(), guard.data.class_names
     names = names or image_folder.class_names(args.samples, maps)
     golden = exporter.golden_samples(sources[0], images)
-    made: dict[str, list[bundle_writer.Made]] = {}
-    rows: list[float_comparison.Row] = []
+    made: dict[str, list[bundle_writer.ExportedArtifact]] = {}
+    rows: list[float_comparison.ComparisonRow] = []
     with tqdm(total=2 * (len(wanted) + 1), desc="export", unit="step", file=sys.stderr) as progress:
         for one in sources:
 
@@ -203,7 +203,9 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _print(
-    args: argparse.Namespace, rows: list[float_comparison.Row], judged: Judged | None
+    args: argparse.Namespace,
+    rows: list[float_comparison.ComparisonRow],
+    judged: AcceptanceResult | None,
 ) -> None:
     from export import float_comparison
     from export.report import document

@@ -712,9 +712,9 @@ def check_schema() -> Callable[[str, Any], None]:
 @pytest.fixture(scope="session")
 def mqtt_config() -> Callable[..., Any]:
     """`mqtt_config(broker, **keys)`: the [mqtt] section as the agent gets it."""
-    from edge_agent.config.config import Mqtt
+    from edge_agent.config.config import MqttConfig
 
-    def convert(broker: str, **keys: Any) -> Mqtt:
-        return msgspec.convert({"broker": broker, **keys}, Mqtt)
+    def convert(broker: str, **keys: Any) -> MqttConfig:
+        return msgspec.convert({"broker": broker, **keys}, MqttConfig)
 
     return convert

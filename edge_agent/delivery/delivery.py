@@ -22,12 +22,12 @@ from edge_agent.delivery import losses
 from edge_agent.delivery.broker_link import Connect
 from edge_agent.delivery.connection_events import Acknowledged, Incoming, Lost
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.inbox import Heard, Mailbox, Said
+from edge_agent.delivery.inbox import ConnectionNote, Inbox, UnspooledMessage
 from edge_agent.delivery.retained import Retained
-from edge_agent.delivery.sender import Courier
+from edge_agent.delivery.sender import Sender
 from edge_agent.delivery.spool import replay
 from edge_agent.delivery.spool.spool import Spool
-from edge_agent.delivery.spool_writer import Books
+from edge_agent.delivery.spool_writer import SpoolWriter
 from edge_agent.messages.state import StateDocument
 
 __all__ = ["Delivery", "DeliveryCounts", "Draft"]
@@ -77,10 +77,10 @@ class Delivery(threading.Thread):
         """
         super().__init__(name="delivery", daemon=True)
         self._open_spool, self._replay_file = open_spool, replay_file
-        self._mailbox = Mailbox(max_drafts)
+        self._mailbox = Inbox(max_drafts)
         self._retained = Retained(state)
-        self._books = Books(losses.nowhere(topic_base, state.boot_id))
-        self._courier = Courier(
+        self._books = SpoolWriter(losses.nowhere(topic_base, state.boot_id))
+        self._courier = Sender(
             connect,
             topic_base=topic_base,
             window=window,
@@ -118,7 +118,7 @@ class Delivery(threading.Thread):
 
     def say(self, topic: str, payload: bytes, *, correlation_data: bytes | None = None) -> None:
         """Publish on a whole topic, not spooled: a reply. Dropped where we are not connected."""
-        self._mailbox.say(Said(topic, payload, correlation_data))
+        self._mailbox.say(UnspooledMessage(topic, payload, correlation_data))
 
     def restart_publisher(self) -> None:
         """Give the connection up for a new one. It need not answer for that."""
@@ -192,7 +192,7 @@ class Delivery(threading.Thread):
         for mail in self._mailbox.collect(_TICK_S):
             if isinstance(mail, Draft):
                 new.append(mail)
-            elif isinstance(mail, Said):
+            elif isinstance(mail, UnspooledMessage):
                 self._courier.say(mail)
             elif mail is not None and mail.number == self._courier.number:
                 self.publisher_progress_s = time.monotonic()
@@ -223,7 +223,7 @@ class Delivery(threading.Thread):
     def _wait_for(self, mid: int, until_s: float) -> None:
         while time.monotonic() < until_s:
             for mail in self._mailbox.collect(_TICK_S):
-                if isinstance(mail, Heard) and mail.number == self._courier.number:
+                if isinstance(mail, ConnectionNote) and mail.number == self._courier.number:
                     if isinstance(mail.note, Lost):
                         return
                     if isinstance(mail.note, Acknowledged) and mail.note.mid == mid:

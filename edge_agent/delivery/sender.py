@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from edge_agent.delivery.broker_link import Connect, Uplink
+from edge_agent.delivery.broker_link import BrokerLink, Connect
 from edge_agent.delivery.connection_events import (
     Acknowledged,
     Connected,
@@ -20,13 +20,13 @@ from edge_agent.delivery.connection_events import (
     Lost,
     Note,
     NotSubscribed,
-    Reached,
+    TcpConnected,
 )
-from edge_agent.delivery.in_flight import Later, Never, Taken, UnderWay
-from edge_agent.delivery.inbox import Said
+from edge_agent.delivery.in_flight import Accepted, Deferred, InFlight, Rejected
+from edge_agent.delivery.inbox import UnspooledMessage
 from edge_agent.delivery.retained import Retained
-from edge_agent.delivery.spool.spool import Spool, Stored
-from edge_agent.delivery.spool_writer import Books
+from edge_agent.delivery.spool.spool import Spool, StoredMessage
+from edge_agent.delivery.spool_writer import SpoolWriter
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _ACK_TIMEOUT_S = 10.0
 _PACKET_OVERHEAD_BYTES = 32
 
 
-class Courier:
+class Sender:
     """Used from one thread; `number`, `online` and `alarm` may be read from any."""
 
     def __init__(
@@ -47,13 +47,13 @@ class Courier:
         tell: Callable[[int, Note], None],
         on_incoming: Callable[[Incoming], None],
         retained: Retained,
-        books: Books,
+        books: SpoolWriter,
     ) -> None:
         """`tell` is called in a connection's thread, with its number and what it says."""
         self._base, self._on_incoming = topic_base, on_incoming
         self._retained, self._books = retained, books
-        self._under_way = UnderWay(window)
-        self._uplink = Uplink(
+        self._under_way = InFlight(window)
+        self._uplink = BrokerLink(
             connect, name=topic_base, tell=tell, will=retained.farewell, mqtt311=mqtt311
         )
 
@@ -90,7 +90,7 @@ class Courier:
     def hear(self, note: Note, spool: Spool) -> None:
         if isinstance(note, Acknowledged):
             self._acknowledged(note)
-        elif isinstance(note, Reached):
+        elif isinstance(note, TcpConnected):
             self._uplink.reached()
         elif isinstance(note, Connected):
             self._uplink.accepted(note)
@@ -106,11 +106,11 @@ class Courier:
 
     def _acknowledged(self, note: Acknowledged) -> None:
         answer = self._under_way.answered(note, time.monotonic())
-        if isinstance(answer, Taken):
+        if isinstance(answer, Accepted):
             self._books.taken(answer.stored)
-        elif isinstance(answer, Never):
+        elif isinstance(answer, Rejected):
             self._books.put_aside(answer.stored, answer.why)
-        elif isinstance(answer, Later):
+        elif isinstance(answer, Deferred):
             self._lose(answer.why)
 
     def _ended(self, note: Lost) -> None:
@@ -162,7 +162,7 @@ class Courier:
             if not self._send_one(stored):
                 return
 
-    def _send_one(self, stored: Stored) -> bool:
+    def _send_one(self, stored: StoredMessage) -> bool:
         payload, topic = self._under_way.begin(stored), f"{self._base}/{stored.message.kind}"
         size = len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES
         most = self._uplink.max_packet_bytes
@@ -177,7 +177,7 @@ class Courier:
         self._under_way.sent(mid, stored.message.kind, time.monotonic(), stored)
         return True
 
-    def say(self, said: Said) -> None:
+    def say(self, said: UnspooledMessage) -> None:
         """Now or never."""
         if not self._uplink.online:
             return

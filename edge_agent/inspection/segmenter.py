@@ -13,11 +13,11 @@ from edge_agent.bundle.manifest import InputSpec, RegionRule
 from edge_agent.frame import ClassMap, Image, Region
 from edge_agent.inspection import rle
 from edge_agent.inspection.preprocess import Box, inputs, stitch, tile_boxes
-from edge_agent.inspection.runtime import Choice
+from edge_agent.inspection.runtime import ChosenArtifact
 
 
 class Segmenter:
-    def __init__(self, spec: InputSpec, choice: Choice, rule: RegionRule) -> None:
+    def __init__(self, spec: InputSpec, choice: ChosenArtifact, rule: RegionRule) -> None:
         self._spec, self._runtime, self._rule = spec, choice.runtime, rule
 
     def find(self, image: Image, suspect_tiles: tuple[Box, ...] = ()) -> tuple[Region, ...]:

@@ -9,7 +9,7 @@ from edge_agent.frame import Frame, Region
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DefectPosition:
     """Where a region lies: centre across from the frame's first pixel, start along from line 0.
 
     Millimetres and metres are None where the pixel pitch is not configured. `told`: it lies within
@@ -45,7 +45,7 @@ class _Open:
         )
 
 
-class Strip:
+class StripTracker:
     """Gives each region its place, and the id of the region it continues from the last frame.
 
     A region continues another if both are of one class, they touch (diagonals included) and the
@@ -68,7 +68,7 @@ class Strip:
 
     def place(
         self, frame: Frame, found: tuple[Region, ...], class_names: tuple[str, ...] = ()
-    ) -> tuple[Place, ...]:
+    ) -> tuple[DefectPosition, ...]:
         """One Place a region, in order. Call for every inspected frame, clean ones included.
 
         Where `class_names` change, class ids mean something else and nothing is continued.
@@ -102,9 +102,9 @@ class Strip:
         self._open = tuple(now)
         return tuple(places)
 
-    def _place(self, frame: Frame, region: Region, defect_id: str, *, told: bool) -> Place:
+    def _place(self, frame: Frame, region: Region, defect_id: str, *, told: bool) -> DefectPosition:
         across, along = self._pixel_mm, self._line_mm
-        return Place(
+        return DefectPosition(
             defect_id,
             None if across is None else (region.x_px + region.width_px / 2) * across,
             None if along is None else (frame.first_line + region.y_px) * along / 1000,
@@ -114,8 +114,8 @@ class Strip:
 
 
 def untold(
-    found: tuple[Region, ...], places: tuple[Place, ...]
-) -> tuple[tuple[Region, ...], tuple[Place, ...]]:
+    found: tuple[Region, ...], places: tuple[DefectPosition, ...]
+) -> tuple[tuple[Region, ...], tuple[DefectPosition, ...]]:
     """Those that no frame before has told of."""
     new = [(region, place) for region, place in zip(found, places, strict=True) if not place.told]
     return tuple(region for region, _ in new), tuple(place for _, place in new)

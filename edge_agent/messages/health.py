@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge_agent.messages.events import _Part, _Uint
+from edge_agent.messages.events import MessagePart, _Uint
 
 
-class StageTimes(_Part, frozen=True, kw_only=True):
+class StageTimes(MessagePart, frozen=True, kw_only=True):
     count: _Uint
     p50_ms: float
     p95_ms: float
     p99_ms: float
 
 
-class CameraHealth(_Part, frozen=True, kw_only=True):
+class CameraHealth(MessagePart, frozen=True, kw_only=True):
     """What the camera sent, in its own blocks. `blocks_useless` were declared, by reason;
     "line_rate" counts those that did not fit the encoder, and were inspected. Packets: null where
     the camera has none."""
@@ -31,7 +31,7 @@ class CameraHealth(_Part, frozen=True, kw_only=True):
     packets_resent: int | None
 
 
-class HealthDocument(_Part, kw_only=True, frozen=True):
+class HealthDocument(MessagePart, kw_only=True, frozen=True):
     """Retained, every few seconds. Counts are since the agent started.
 
     Frames captured = inspected + in gaps + `frames_in_work` (taken, not judged yet). Gaps of reason

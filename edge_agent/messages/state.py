@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge_agent.messages.events import BundleRef, _Part, _Share, _Uint
+from edge_agent.messages.events import BundleRef, MessagePart, _Share, _Uint
 
 
-class CameraState(_Part, frozen=True, kw_only=True):
+class CameraState(MessagePart, frozen=True, kw_only=True):
     """impaired: it sends, but part of it is missing or of no use; `reason` is that of the gaps, or
     line_rate. lost: not_found, no_answer, control_taken, no_data or refused."""
 
@@ -17,7 +17,7 @@ class CameraState(_Part, frozen=True, kw_only=True):
     since: str
 
 
-class TrialReport(_Part, frozen=True, kw_only=True):
+class TrialReport(MessagePart, frozen=True, kw_only=True):
     """A staged bundle (candidate) beside the one that ran, both on the same frames of the line.
 
     `turned_suspect`: frames the running bundle found clean and the candidate does not;
@@ -48,13 +48,13 @@ class TrialReport(_Part, frozen=True, kw_only=True):
     expected_p95_ms: float = 0.0
 
 
-class UpdateBundle(_Part, frozen=True, kw_only=True):
+class UpdateBundle(MessagePart, frozen=True, kw_only=True):
     name: str
     version: int
     sha256: str
 
 
-class UpdateOutcome(_Part, frozen=True, kw_only=True):
+class UpdateOutcome(MessagePart, frozen=True, kw_only=True):
     """How the last update ended. refused: before it ran; rolled_back: after; cancelled: by hand
     before it ran. `reason` is for people, "" when it was committed."""
 
@@ -65,7 +65,7 @@ class UpdateOutcome(_Part, frozen=True, kw_only=True):
     report: TrialReport | None
 
 
-class UpdateState(_Part, frozen=True, kw_only=True):
+class UpdateState(MessagePart, frozen=True, kw_only=True):
     """trying: beside the bundle that runs; proving: it runs, and is given up at the first fault."""
 
     phase: Literal["idle", "staged", "trying", "proving"]
@@ -73,7 +73,7 @@ class UpdateState(_Part, frozen=True, kw_only=True):
     last: UpdateOutcome | None
 
 
-class StateDocument(_Part, kw_only=True, frozen=True):
+class StateDocument(MessagePart, kw_only=True, frozen=True):
     """Retained: the birth document, and (state "offline") the last will. Sent again when the
     camera's state or the bundle changes, an update goes on, or a command stops or starts the
     inspection.

@@ -12,23 +12,23 @@ from edge_agent.config.config import Config
 from edge_agent.frame import Image
 from edge_agent.messages import health as messages_health
 from edge_agent.pipeline.pipeline import Pipeline
-from edge_agent.remote.commands import Refused
-from edge_agent.supervision.state_document import Standing
+from edge_agent.remote.commands import CommandRefused
+from edge_agent.supervision.state_document import StateKeeper
 from edge_agent.update import staging
-from edge_agent.update.bundle_store import Slots
+from edge_agent.update.bundle_store import BundleStore
 
 _PICTURE_S = 5.0
 
 
-class Control:
+class AgentActions:
     """Called in the commands' thread."""
 
     def __init__(
         self,
         config: Config,
-        slots: Slots,
+        slots: BundleStore,
         pipeline: Pipeline,
-        standing: Standing,
+        standing: StateKeeper,
         health: Callable[[], messages_health.HealthDocument],
     ) -> None:
         self._config, self._slots = config, slots
@@ -44,7 +44,9 @@ class Control:
     def picture(self) -> tuple[int, Image]:
         frame = self._pipeline.next_frame(_PICTURE_S)
         if frame is None:
-            raise Refused(f"picture: no frame within {_PICTURE_S:.0f} s; does the strip move?")
+            raise CommandRefused(
+                f"picture: no frame within {_PICTURE_S:.0f} s; does the strip move?"
+            )
         return frame.frame_id, frame.image
 
     def set_coil(self, coil: str) -> None:

@@ -63,7 +63,7 @@ class SteelSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mark:
+class SteelDefect:
     """A defect (`class_id` 1..4) or a harmless mark (0) on the strip.
 
     `gain` multiplies the steel's grey level, shape (lines, pixels); `mask` is the truth.
@@ -192,7 +192,7 @@ class SteelStrip:
     def __init__(self, seed: int, settings: SteelSettings | None = None) -> None:
         self.seed = seed
         self.settings = settings or SteelSettings()
-        self._marks: OrderedDict[tuple[int, int], tuple[Mark, ...]] = OrderedDict()
+        self._marks: OrderedDict[tuple[int, int], tuple[SteelDefect, ...]] = OrderedDict()
         self._blocks: OrderedDict[int, Image] = OrderedDict()
         rng = self._rng(_COIL, 0)
         self._level = rng.uniform(70, 125)
@@ -216,11 +216,11 @@ class SteelStrip:
             classes[on_strip][mark.mask[on_mark]] = mark.class_id
         return classes
 
-    def defects(self, first_line: int, line_count: int) -> tuple[Mark, ...]:
+    def defects(self, first_line: int, line_count: int) -> tuple[SteelDefect, ...]:
         """The defects that touch these lines, in the order they were laid on the strip."""
         return tuple(self._marks_on(_DEFECT, first_line, line_count))
 
-    def mask_of(self, mark: Mark, first_line: int, line_count: int) -> NDArray[np.bool_]:
+    def mask_of(self, mark: SteelDefect, first_line: int, line_count: int) -> NDArray[np.bool_]:
         """Where `mark` lies on these lines, bool (line_count, width_px), even under a later one."""
         mask = np.zeros((line_count, self.settings.width_px), np.bool_)
         on_strip, on_mark = self._overlap(mark, first_line, line_count)
@@ -291,7 +291,7 @@ class SteelStrip:
         turn = ((at - low) * (np.pi / 2)).astype(np.float32)[:, None]
         return np.asarray(np.cos(turn) * rows[low] + np.sin(turn) * rows[low + 1], np.float32)
 
-    def _marks_on(self, kind: int, first_line: int, line_count: int) -> Iterator[Mark]:
+    def _marks_on(self, kind: int, first_line: int, line_count: int) -> Iterator[SteelDefect]:
         start = max(0, first_line - _MAX_MARK_LINES) // _BLOCK_LINES
         for slot in range(start, (first_line + line_count - 1) // _BLOCK_LINES + 1):
             for mark in self._slot(kind, slot):
@@ -301,7 +301,7 @@ class SteelStrip:
                 ):
                     yield mark
 
-    def _slot(self, kind: int, slot: int) -> tuple[Mark, ...]:
+    def _slot(self, kind: int, slot: int) -> tuple[SteelDefect, ...]:
         """The marks that begin within one block of lines."""
         if (kind, slot) not in self._marks:
             rng, setting = self._rng(kind, slot), self.settings
@@ -313,14 +313,14 @@ class SteelStrip:
                 self._marks.popitem(last=False)
         return self._marks[kind, slot]
 
-    def _defect(self, rng: np.random.Generator, slot: int) -> Mark:
+    def _defect(self, rng: np.random.Generator, slot: int) -> SteelDefect:
         class_id = int(rng.integers(1, 5))
         low, high = self.settings.min_contrast, self.settings.max_contrast
         contrast = float(low * (high / low) ** rng.uniform())
         gain, mask = _DEFECTS[class_id - 1](rng, contrast)
         return self._place(rng, slot, class_id, contrast, gain, mask)
 
-    def _harmless(self, rng: np.random.Generator, slot: int) -> Mark:
+    def _harmless(self, rng: np.random.Generator, slot: int) -> SteelDefect:
         gain = _HARMLESS_MARKS[int(rng.integers(len(_HARMLESS_MARKS)))](rng)
         return self._place(rng, slot, 0, 0.0, gain, np.zeros(gain.shape, np.bool_))
 
@@ -332,15 +332,15 @@ class SteelStrip:
         contrast: float,
         gain: Field,
         mask: NDArray[np.bool_],
-    ) -> Mark:
+    ) -> SteelDefect:
         line = slot * _BLOCK_LINES + int(rng.integers(_BLOCK_LINES))
         # A mark may hang over an edge of the strip by a quarter of its width.
         hang = gain.shape[1] // 4
         room = max(1, self.settings.width_px - gain.shape[1] + 2 * hang)
-        return Mark(class_id, line, int(rng.integers(room)) - hang, contrast, gain, mask)
+        return SteelDefect(class_id, line, int(rng.integers(room)) - hang, contrast, gain, mask)
 
     def _overlap(
-        self, mark: Mark, first_line: int, line_count: int
+        self, mark: SteelDefect, first_line: int, line_count: int
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Index of the common part: on the asked lines, and on the mark."""
         height, width = mark.gain.shape

@@ -11,9 +11,9 @@ import pytest
 
 from edge_agent.delivery import losses
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.inbox import Mailbox
-from edge_agent.delivery.spool.spool import Spool, Stored
-from edge_agent.delivery.spool_writer import Books
+from edge_agent.delivery.inbox import Inbox
+from edge_agent.delivery.spool.spool import Spool, StoredMessage
+from edge_agent.delivery.spool_writer import SpoolWriter
 from edge_agent.frame import GapReason
 
 NOWHERE = losses.nowhere("root/site/line/agent", "b" * 32)
@@ -26,7 +26,7 @@ def draft(frame_id: int, detail: str = "") -> Draft:
     return Draft(data, 0)
 
 
-def shown(stored: Stored) -> tuple[int, str, int]:
+def shown(stored: StoredMessage) -> tuple[int, str, int]:
     """Number, reason and frame."""
     data: dict[str, Any] = msgspec.json.decode(stored.message.payload)["data"]
     return data["seq"], data["reason"], data["frame_id"]
@@ -36,9 +36,9 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.now_s = 100.0
         self.spool = Spool(folder / "spool.sqlite3", 1 << 20)
-        self.books = Books(NOWHERE, clock=lambda: self.now_s)
+        self.books = SpoolWriter(NOWHERE, clock=lambda: self.now_s)
 
-    def pending(self) -> list[Stored]:
+    def pending(self) -> list[StoredMessage]:
         return list(self.spool.after(0, 100_000))
 
 
@@ -95,7 +95,7 @@ def test_a_message_is_set_aside_in_the_transaction_that_declares_it(office: Offi
 
 
 def test_what_found_no_room_is_declared_behind_what_did(office: Office) -> None:
-    mailbox = Mailbox(2)
+    mailbox = Inbox(2)
     assert [mailbox.offer(draft(n)) for n in range(5)] == [True, True, False, False, False]
     assert not mailbox.is_empty
     new = [mail for mail in mailbox.collect(0.0) if isinstance(mail, Draft)]

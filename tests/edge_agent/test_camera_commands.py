@@ -17,7 +17,7 @@ import pytest
 from fake_cameras import LONG
 from viva_genicam.testing import FakeGigeCamera
 
-from edge_agent.camera.backends.genicam.backend import Genicam
+from edge_agent.camera.backends.genicam.backend import GenicamBackend
 from edge_agent.config.camera import GenicamCamera
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,7 @@ class TestGigeVision:
 
     def test_info_can_look_beside_a_running_agent(self, aravis: Callable[..., Any]) -> None:
         aravis()
-        running = Genicam(GenicamCamera(features={"Width": 640}))
+        running = GenicamBackend(GenicamCamera(features={"Width": 640}))
         try:
             assert answer("info", *GIGE, "--read-only")["features"]["Width"]["value"] == 640
             assert running.grab(5) is not None

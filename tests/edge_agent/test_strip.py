@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_agent.frame import Frame, Region
-from edge_agent.inspection.strip import Place, Strip, untold
+from edge_agent.inspection.strip import DefectPosition, StripTracker, untold
 
 LINES = 256
 
@@ -38,11 +38,11 @@ def _region(
     )
 
 
-def _strip(pixel_mm: float | None = None, line_mm: float | None = None) -> Strip:
-    return Strip(pixel_mm, line_mm, lambda frame, index: f"{frame.frame_id}-{index}")
+def _strip(pixel_mm: float | None = None, line_mm: float | None = None) -> StripTracker:
+    return StripTracker(pixel_mm, line_mm, lambda frame, index: f"{frame.frame_id}-{index}")
 
 
-def _ids(places: tuple[Place, ...]) -> list[str]:
+def _ids(places: tuple[DefectPosition, ...]) -> list[str]:
     return [place.defect_id for place in places]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.config.config import Update
+from edge_agent.config.config import UpdateConfig
 from edge_agent.update.comparison import (
-    Comparison,
-    Judgement,
-    Look,
+    BundleComparison,
+    FrameComparison,
+    FrameJudgement,
     fault_of_proof,
     hopeless,
     is_over,
@@ -19,22 +19,26 @@ from edge_agent.update.comparison import (
 )
 
 
-def rules(**keys: Any) -> Update:
-    return msgspec.convert(keys, Update)
+def rules(**keys: Any) -> UpdateConfig:
+    return msgspec.convert(keys, UpdateConfig)
 
 
 def look(
-    frame_id: int, old: Judgement, new: Judgement, both_px: int = 0, either_px: int = 0
-) -> Look:
-    return Look(frame_id=frame_id, running=old, candidate=new, both_px=both_px, either_px=either_px)
+    frame_id: int, old: FrameJudgement, new: FrameJudgement, both_px: int = 0, either_px: int = 0
+) -> FrameComparison:
+    return FrameComparison(
+        frame_id=frame_id, running=old, candidate=new, both_px=both_px, either_px=either_px
+    )
 
 
-def judged(suspect: bool = False, defects: int = 0, ms: float = 10.0, error: str = "") -> Judgement:
-    return Judgement(suspect=suspect, defects=defects, judged_ms=ms, error=error)
+def judged(
+    suspect: bool = False, defects: int = 0, ms: float = 10.0, error: str = ""
+) -> FrameJudgement:
+    return FrameJudgement(suspect=suspect, defects=defects, judged_ms=ms, error=error)
 
 
-def of(*looks: Look, live_ms: float = 4.0) -> Comparison:
-    comparison = Comparison()
+def of(*looks: FrameComparison, live_ms: float = 4.0) -> BundleComparison:
+    comparison = BundleComparison()
     for one in looks:
         comparison.add(one, live_ms)
     return comparison
@@ -58,9 +62,9 @@ def test_what_differs_is_counted_and_named() -> None:
 
 
 def test_nothing_seen_differs_in_nothing() -> None:
-    report = Comparison().report()
+    report = BundleComparison().report()
     assert (report.frames, report.mask_overlap, report.slowdown) == (0, 1, 0)
-    assert objection(Comparison(), rules()) == ""
+    assert objection(BundleComparison(), rules()) == ""
 
 
 def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
@@ -95,7 +99,7 @@ def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
         ({"max_error_share": 1}, judged(error="ValueError: no"), ""),
     ],
 )
-def test_each_rule_has_its_reason(keys: dict[str, Any], new: Judgement, reason: str) -> None:
+def test_each_rule_has_its_reason(keys: dict[str, Any], new: FrameJudgement, reason: str) -> None:
     assert objection(of(*(look(i, judged(), new) for i in range(4))), rules(**keys)) == reason
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.delivery import backoff
-from edge_agent.delivery.broker_link import Uplink
+from edge_agent.delivery.broker_link import BrokerLink
 from edge_agent.delivery.connection_events import Connected, Lost, Note
 from edge_agent.errors import BrokerError
 
@@ -34,7 +34,7 @@ class Plant:
         self.links: list[Link] = []
         self.heard: list[tuple[int, Note]] = []
         self.there = True
-        self.uplink = Uplink(
+        self.uplink = BrokerLink(
             self._connect,
             name="root/agent",
             tell=lambda number, note: self.heard.append((number, note)),

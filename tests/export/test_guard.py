@@ -29,7 +29,7 @@ from export.conversion.layer_errors import CLEAN_DB, snr_db
 from export.report import document
 from workshop import model_card
 from workshop.datasets import open_dataset
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 LIMITS = Limits()
 
@@ -125,11 +125,13 @@ def _words(gate: keras.Model, segmenter: Path, data: Path, folder: Path) -> list
     return [*files, "--data", str(data), "--out", str(folder / "out")]
 
 
-def _report(folder: Path) -> document.Report:
-    return msgspec.json.decode((folder / "out" / "export.json").read_bytes(), type=document.Report)
+def _report(folder: Path) -> document.ExportReport:
+    return msgspec.json.decode(
+        (folder / "out" / "export.json").read_bytes(), type=document.ExportReport
+    )
 
 
-def _outcomes(report: document.Report, stage: str) -> dict[str, Any]:
+def _outcomes(report: document.ExportReport, stage: str) -> dict[str, Any]:
     return {o.wanted: o for o in report.outcomes if o.stage == stage}
 
 
@@ -236,7 +238,7 @@ def test_seen_images_are_kept_out_of_threshold_and_test(
     every = open_dataset(data)
     old = tuple(every.digest(i) for i in range(24))
     names = ("class_1", "class_2")
-    found = Card(stage="gate", input=GATE_INPUT, class_names=names, seen=old)
+    found = ModelCard(stage="gate", input=GATE_INPUT, class_names=names, seen=old)
     model_card.write(tmp_path / "gate.keras", found)
     assert main([*words, "--forms", "onnx-float32"]) == 0
     rows = (tmp_path / "out" / "sets.csv").read_text().splitlines()[1:]

@@ -41,7 +41,7 @@ def _made(
     old: list[bool],
     known: bool = True,
     limit: int = 1000,
-) -> splits.Sets:
+) -> splits.AcceptanceSets:
     return splits.make(
         Names(kinds), np.array(groups), np.array(old), known=known, limits=[limit] * 4
     )

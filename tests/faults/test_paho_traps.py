@@ -19,7 +19,7 @@ import pytest
 from scripted_broker import Broker, Visit
 
 from edge_agent.config import config as configs
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import backoff, in_flight, sender
 from edge_agent.delivery import delivery as module
 from edge_agent.delivery.connection_events import Will
@@ -66,7 +66,7 @@ class Rig:
         self._running: list[Delivery] = []
 
     def delivery(self, window: int = 20) -> Delivery:
-        mqtt = msgspec.convert({"broker": self.broker.url, "window": window}, Mqtt)
+        mqtt = msgspec.convert({"broker": self.broker.url, "window": window}, MqttConfig)
         topic = f"{BASE}/state"
         one = Delivery(
             open_spool=lambda: Spool(self._path, 1 << 20),

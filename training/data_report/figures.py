@@ -18,7 +18,7 @@ class Spread(msgspec.Struct, frozen=True):
     largest: float
 
 
-class ClassFigures(msgspec.Struct, frozen=True):
+class ClassCounts(msgspec.Struct, frozen=True):
     """Of a defect class. A defect is a connected part of a mask (corners touch).
 
     `images` have the class; on `drawn` of them it is drawn. `per_image` is defects on those;
@@ -50,7 +50,7 @@ class NearPair(msgspec.Struct, frozen=True):
     likeness: float
 
 
-class Report(msgspec.Struct, frozen=True):
+class DataReport(msgspec.Struct, frozen=True):
     """Lists hold names of samples.
 
     `imbalance` is images of the largest class over those of the smallest, None where a class has
@@ -69,7 +69,7 @@ class Report(msgspec.Struct, frozen=True):
     width_px: Spread | None
     height_px: Spread | None
     sizes: tuple[Size, ...]
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassCounts, ...]
     defects_per_image: Spread | None
     undrawn: tuple[str, ...]
     drawn_on_sound: tuple[str, ...]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.data_report.figures import ClassFigures, NearPair, Report, Size, Spread
+from training.data_report.figures import ClassCounts, DataReport, NearPair, Size, Spread
 from workshop import near_duplicates
 from workshop import splits as split
 from workshop.datasets import DataSet, Planes
@@ -24,7 +24,7 @@ _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 def inspect(
     dataset: DataSet, splits: split.Split | None = None, *, progress: bool = False
-) -> Report:
+) -> DataReport:
     """Look at every image. Raises WorkshopError only where the split does not fit the data."""
     laid = None if splits is None else split.lay(splits, dataset)
     seen = _look(dataset, progress)
@@ -42,7 +42,7 @@ def inspect(
     )
     of_class = [images[k] for k in range(1, len(dataset.class_names) + 1)]
     fewest = min(of_class, default=0)
-    return Report(
+    return DataReport(
         name=dataset.name,
         images=len(names),
         sound=len(names) - defective,
@@ -135,9 +135,9 @@ def _look(dataset: DataSet, progress: bool) -> _Seen:
     return seen
 
 
-def _class_figures(class_id: int, name: str, images: int, seen: _Seen) -> ClassFigures:
+def _class_figures(class_id: int, name: str, images: int, seen: _Seen) -> ClassCounts:
     areas = seen.areas[class_id]
-    return ClassFigures(
+    return ClassCounts(
         class_id=class_id,
         name=name,
         images=images,

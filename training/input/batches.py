@@ -27,7 +27,7 @@ _PARALLEL = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class ImageSource:
     """The images of one part: `pick` are their indices in the data set, ascending."""
 
     dataset: DataSet
@@ -44,7 +44,7 @@ class Source:
         )
 
 
-def plan(source: Source, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
+def plan(source: ImageSource, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
     """The images of epoch `epoch` (from 0) in their order, as indices into the data set.
 
     As many in every epoch: the length depends on the labels and the configuration only.
@@ -74,7 +74,7 @@ def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]
 
 
 def example(
-    source: Source, index: int, *, rng: np.random.Generator | None, config: TrainConfig
+    source: ImageSource, index: int, *, rng: np.random.Generator | None, config: TrainConfig
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Input (h, w, c) and target of image `index`: all its tiles; with `rng` one, augmented.
 
@@ -141,7 +141,7 @@ def _drawn(boxes: tuple[Box, ...], planes: Planes, rng: np.random.Generator) -> 
 
 
 def _with_paste(
-    source: Source, view: Image, cover: Cover, rng: np.random.Generator
+    source: ImageSource, view: Image, cover: Cover, rng: np.random.Generator
 ) -> tuple[Image, Cover]:
     drawn = np.flatnonzero(source.first_class > 0)
     if not len(drawn):
@@ -154,7 +154,7 @@ def _with_paste(
 
 
 def training(
-    source: Source,
+    source: ImageSource,
     config: TrainConfig,
     first_epoch: int,
     steps: int,
@@ -198,7 +198,7 @@ def training(
     return _unsharded(data.batch(batch, drop_remainder=True).prefetch(2))
 
 
-def validation(source: Source, config: TrainConfig) -> tf.data.Dataset:
+def validation(source: ImageSource, config: TrainConfig) -> tf.data.Dataset:
     """Every image once, in order, every tile of it, as it is."""
 
     def examples() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -216,7 +216,7 @@ def _unsharded(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def _signature(source: Source, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+def _signature(source: ImageSource, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
     size = (source.spec.height, source.spec.width)
     target: tuple[int, ...] = (*size, len(source.dataset.class_names))
     if source.stage == "gate":

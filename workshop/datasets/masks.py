@@ -40,7 +40,7 @@ def fits(folder: Path) -> bool:
     return (folder / "images").is_dir() and any(parts)
 
 
-class Masks(ImageFiles):
+class MaskDataSet(ImageFiles):
     """`strict`: a mask that cannot be used ends the opening; otherwise the image counts as
     defective, of no class, and its planes raise the error."""
 

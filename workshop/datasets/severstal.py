@@ -40,7 +40,7 @@ def fits(folder: Path) -> bool:
     return (folder / "train_images").is_dir() and (folder / "train.csv").is_file()
 
 
-class Severstal(ImageFiles):
+class SeverstalDataSet(ImageFiles):
     def __init__(self, folder: Path, class_names: tuple[str, ...] | None = None) -> None:
         check_class_names(class_names)
         names = CLASS_NAMES if class_names is None else class_names

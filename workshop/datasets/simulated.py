@@ -27,7 +27,7 @@ _STRIPS_KEPT = 4
 _SILENT = 200
 
 
-class Simulated:
+class SimulatedDataSet:
     """The first `frames_per_strip` frames of each strip. Frames with a little defect (fewer than
     MIN_DEFECT_PX) are left out.
 

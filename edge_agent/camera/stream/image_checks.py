@@ -20,7 +20,7 @@ _MIN_BYTES = 256
 """An image smaller than this may repeat by chance."""
 
 
-class Plausibility:
+class ImageChecks:
     def __init__(self) -> None:
         self._before: Image | None = None
 

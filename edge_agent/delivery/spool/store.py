@@ -49,7 +49,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredMessage:
     """`again`: to be sent though it was sent before, by a person's wish."""
 
     id: int
@@ -61,16 +61,16 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StoreChange:
     """What one transaction does: mark as sent, set aside with a reason, store in order."""
 
     sent: Sequence[int] = ()
     aside: Sequence[tuple[int, str]] = ()
-    new: Sequence[Stored] = ()
+    new: Sequence[StoredMessage] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class MessageFilter:
     """Messages by when they were spooled, in ns since 1970, and by what became of them."""
 
     since_ns: int = 0
@@ -91,7 +91,7 @@ class Choice:
         )
 
 
-Declare = Callable[[Sequence[Message]], Stored]
+Declare = Callable[[Sequence[Message]], StoredMessage]
 """From what is dropped, payloads of gaps only, to the message that says so."""
 
 
@@ -114,7 +114,7 @@ class Store:
         self._take_over()
         self._count()
 
-    def write(self, change: Change, declare: Declare) -> int:
+    def write(self, change: StoreChange, declare: Declare) -> int:
         """All or none; how many unsent messages had to give way, which are then declared."""
         spare = 1
         while True:
@@ -135,7 +135,7 @@ class Store:
             else:
                 return dropped
 
-    def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
+    def after(self, message_id: int, limit: int) -> tuple[StoredMessage, ...]:
         """Up to `limit` unsent messages with ids above `message_id`, in order."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?",  # noqa: S608
@@ -143,7 +143,7 @@ class Store:
         )
         return tuple(_stored(row) for row in rows)
 
-    def send_again(self, choice: Choice) -> int:
+    def send_again(self, choice: MessageFilter) -> int:
         """Mark what was sent or set aside as unsent; how many."""
         where, values = choice.where
         cursor = self._db.execute(
@@ -174,7 +174,7 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def _write(self, change: Change, declare: Declare, spare: int) -> int:
+    def _write(self, change: StoreChange, declare: Declare, spare: int) -> int:
         self._mark(change)
         gone: list[Message] = []
         if change.new:
@@ -189,7 +189,7 @@ class Store:
             self._insert(declare(gone))
         return len(gone)
 
-    def _mark(self, change: Change) -> None:
+    def _mark(self, change: StoreChange) -> None:
         execute = self._db.executemany
         before = self._db.total_changes
         if self._history:
@@ -235,7 +235,7 @@ class Store:
                     gone += [Message(*row[1:]) for row in rows]
         return gone
 
-    def _insert(self, one: Stored) -> None:
+    def _insert(self, one: StoredMessage) -> None:
         m = one.message
         self._db.execute(
             "INSERT INTO outbox (id, state, again, picture, kind, boot_id, seq, spooled_ns, reason,"
@@ -287,7 +287,9 @@ class Store:
             self._db.execute("COMMIT")
 
 
-def chosen(db: sqlite3.Connection, choice: Choice, after: int = 0) -> Iterator[Stored]:
+def chosen(
+    db: sqlite3.Connection, choice: MessageFilter, after: int = 0
+) -> Iterator[StoredMessage]:
     """In order, read piece by piece: a long read would keep the log from being reset."""
     cursor, (where, values) = after, choice.where
     while True:
@@ -301,15 +303,15 @@ def chosen(db: sqlite3.Connection, choice: Choice, after: int = 0) -> Iterator[S
         cursor = rows[-1][0]
 
 
-def _pages(new: Sequence[Stored]) -> int:
+def _pages(new: Sequence[StoredMessage]) -> int:
     """What they will take, by and large: `write` tries again with more where that is too little."""
     sizes = [len(one.message.payload) + 150 for one in new]
     small = sum(size for size in sizes if size < 2000) // 2500
     return small + sum(2 + size // 4000 for size in sizes if size >= 2000) + _SLACK_PAGES
 
 
-def _stored(row: tuple[int, str, str, bytes, int, int, int, int, str | None]) -> Stored:
+def _stored(row: tuple[int, str, str, bytes, int, int, int, int, str | None]) -> StoredMessage:
     message_id, kind, boot_id, payload, seq, spooled_ns, again, state, reason = row
-    return Stored(
+    return StoredMessage(
         message_id, Message(kind, boot_id, payload, seq), spooled_ns, bool(again), state, reason
     )
