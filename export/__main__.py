@@ -133,7 +133,7 @@ def _guard_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="than the float gate, in percentage points of the sound images (default 1)",
+        help="than the float gate, in percentage points of the defect-free images (default 1)",
     )
     group.add_argument(
         "--max-dice-drop", type=float, default=0.01, help="of the mean Dice (default 0.01)"

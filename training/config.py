@@ -105,8 +105,8 @@ class LossConfig(_Part, frozen=True, kw_only=True):
 class Balance(_Part, frozen=True, kw_only=True):
     """Against rare classes. `class_weights`: errors on a class weigh by its rarity.
 
-    `balanced_sampling`: every class (sound is one) is drawn equally often. `clean_ratio`: clean
-    images an epoch per defective one; 0 leaves them out, which a gate cannot do. None: all.
+    `balanced_sampling`: every class (defect-free is one) is drawn equally often. `clean_ratio`:
+    clean images an epoch per defective one; 0 leaves them out, which a gate cannot do. None: all.
     """
 
     class_weights: bool = False

@@ -155,7 +155,7 @@ class CameraTestResult(msgspec.Struct, frozen=True, kw_only=True):
     blocks_complete: int
     blocks_incomplete: int
     blocks_missing: int
-    blocks_repeated: int
+    blocks_duplicate: int
     losses: int
     packets_lost: int | None
     packets_resent: int | None
@@ -204,7 +204,7 @@ def judge(
         blocks_complete=tap.complete,
         blocks_incomplete=incomplete,
         blocks_missing=missing,
-        blocks_repeated=counts.blocks_repeated,
+        blocks_duplicate=counts.blocks_duplicate,
         losses=counts.losses,
         packets_lost=counts.packets_lost,
         packets_resent=counts.packets_resent,

@@ -70,9 +70,9 @@ class LineCamera:
             losses=self._source.losses,
             blocks_taken=ledger.taken,
             blocks_missing=ledger.missing,
-            blocks_repeated=ledger.repeated,
+            blocks_duplicate=ledger.repeated,
             blocks_late=ledger.late,
-            blocks_useless=dict(self._useless),
+            blocks_rejected=dict(self._useless),
             packets_lost=stream.lost_packets,
             packets_resent=stream.resent_packets,
         )

@@ -132,9 +132,9 @@ def _print(record: UpdateRecord, as_json: bool) -> None:
         if last.report:
             report = last.report
             print(
-                f"  {report.frames} frames: {report.turned_suspect} turned suspect, "
-                f"{report.turned_clean} turned clean; defects {report.defects_running} to "
-                f"{report.defects_candidate}, overlap {report.mask_overlap:.2f}; errors "
+                f"  {report.frames} frames: {report.changed_to_suspect} turned suspect, "
+                f"{report.changed_to_clean} turned clean; defects {report.defects_running} to "
+                f"{report.defects_candidate}, overlap {report.mask_iou:.2f}; errors "
                 f"{report.errors_running} to {report.errors_candidate}; {report.slowdown:.2f} "
                 "times as long"
             )

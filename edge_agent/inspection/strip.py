@@ -73,7 +73,7 @@ class StripTracker:
 
         Where `class_names` change, class ids mean something else and nothing is continued.
         """
-        seam = frame.first_line + frame.repeated_lines
+        seam = frame.first_line + frame.overlap_lines
         goes_on = seam == self._next_line and class_names == self._class_names
         old = self._open if goes_on else ()
         free = [o for o in old if o.bottom >= frame.first_line]
@@ -91,7 +91,7 @@ class StripTracker:
                 top,
                 top + region.height_px,
             )
-            told = here.bottom <= seam and frame.repeated_lines > 0
+            told = here.bottom <= seam and frame.overlap_lines > 0
             candidates = shared if told else free
             match = next((o for o in candidates if top <= seam and o.touches(here)), None)
             if match and match in free:

@@ -88,13 +88,13 @@ class _Numbered(MessagePart, kw_only=True, frozen=True):
 class DefectEvent(_Numbered, kw_only=True, frozen=True):
     """One frame with at least one defect.
 
-    Its first `repeated_lines` lines were in the frame before too. `encoder_count` belongs to its
+    Its first `overlap_lines` lines were in the frame before too. `encoder_count` belongs to its
     first line, `encoder_end` to the line after its last. `evidence`: below the topic of that name
     its picture follows, a JPEG of the whole frame; empty where none was taken.
     """
 
     line_count: Annotated[int, msgspec.Meta(ge=1)]
-    repeated_lines: _Uint = 0
+    overlap_lines: _Uint = 0
     encoder_count: int | None
     encoder_end: int | None = None
     source: str

@@ -20,11 +20,11 @@ class CameraState(MessagePart, frozen=True, kw_only=True):
 class TrialReport(MessagePart, frozen=True, kw_only=True):
     """A staged bundle (candidate) beside the one that ran, both on the same frames of the line.
 
-    `turned_suspect`: frames the running bundle found clean and the candidate does not;
-    `turned_clean` the reverse; `turned_frames`: the frame numbers of the first few of both. Times
-    are of gate and segmenter together, taken in turn under the same load: they compare, and are
-    longer than on the line. `slowdown` is the ratio of their means. `expected_p95_ms` is what the
-    running bundle took on the line, times that. `mask_overlap` is the intersection of both bundles'
+    `changed_to_suspect`: frames the running bundle found clean and the candidate does not;
+    `changed_to_clean` the reverse; `turned_frames`: the frame numbers of the first few of both.
+    Times are of gate and segmenter together, taken in turn under the same load: they compare, and
+    are longer than on the line. `slowdown` is the ratio of their means. `expected_p95_ms` is what
+    the running bundle took on the line, times that. `mask_iou` is the intersection of both bundles'
     defects over their union, in pixels; 1 where neither found any. `errors`: frames that a network
     failed on, which are left out of all else.
     """
@@ -32,14 +32,14 @@ class TrialReport(MessagePart, frozen=True, kw_only=True):
     frames: _Uint = 0
     errors_running: _Uint = 0
     errors_candidate: _Uint = 0
-    turned_suspect: _Uint = 0
-    turned_clean: _Uint = 0
+    changed_to_suspect: _Uint = 0
+    changed_to_clean: _Uint = 0
     turned_frames: tuple[int, ...] = ()
     defective_running: _Uint = 0
     defective_candidate: _Uint = 0
     defects_running: _Uint = 0
     defects_candidate: _Uint = 0
-    mask_overlap: _Share = 1.0
+    mask_iou: _Share = 1.0
     p50_ms_running: float = 0.0
     p50_ms_candidate: float = 0.0
     p95_ms_running: float = 0.0

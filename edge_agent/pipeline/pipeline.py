@@ -279,7 +279,7 @@ class Pipeline:
         return events.DefectEvent(
             **self._common(frame),
             line_count=lines,
-            repeated_lines=frame.repeated_lines,
+            overlap_lines=frame.overlap_lines,
             encoder_count=frame.encoder_count,
             encoder_end=frame.encoder_end,
             source=frame.source,
@@ -343,12 +343,12 @@ def _gap(frame: Frame, reason: GapReason, detail: str) -> Gap:
     return Gap(
         reason=reason,
         frame_id=frame.frame_id,
-        first_line=frame.first_line + frame.repeated_lines,
+        first_line=frame.first_line + frame.overlap_lines,
         line_count=frame.new_lines,
         captured_utc_ns=frame.captured_utc_ns,
         captured_monotonic_ns=frame.captured_monotonic_ns,
         detail=detail,
-        encoder_count=frame.encoder_at(frame.first_line + frame.repeated_lines),
+        encoder_count=frame.encoder_at(frame.first_line + frame.overlap_lines),
         encoder_end=frame.encoder_end,
     )
 

@@ -209,7 +209,8 @@ class SteelStrip:
         return self._cut(first_line, line_count, self._block, self._blocks, 4)
 
     def truth(self, first_line: int, line_count: int) -> ClassMap:
-        """The class map of the same lines, uint8 (line_count, width_px): 0 sound, 1..4 defects."""
+        """The class map of the same lines, uint8 (line_count, width_px): 0 defect-free, 1..4
+        defects."""
         classes = np.zeros((line_count, self.settings.width_px), np.uint8)
         for mark in self.defects(first_line, line_count):
             on_strip, on_mark = self._overlap(mark, first_line, line_count)

@@ -72,14 +72,14 @@ class BundleComparison:
             frames=self.frames,
             errors_running=self._errors[0],
             errors_candidate=self._errors[1],
-            turned_suspect=sum(one.candidate.suspect for one in turned),
-            turned_clean=sum(one.running.suspect for one in turned),
+            changed_to_suspect=sum(one.candidate.suspect for one in turned),
+            changed_to_clean=sum(one.running.suspect for one in turned),
             turned_frames=tuple(one.frame_id for one in turned[:_SHOWN_FRAMES]),
             defective_running=sum(one.running.defects > 0 for one in both),
             defective_candidate=sum(one.candidate.defects > 0 for one in both),
             defects_running=sum(one.running.defects for one in both),
             defects_candidate=sum(one.candidate.defects for one in both),
-            mask_overlap=round(sum(one.both_px for one in both) / either, 4) if either else 1.0,
+            mask_iou=round(sum(one.both_px for one in both) / either, 4) if either else 1.0,
             p50_ms_running=_percentile(old_ms, 50),
             p50_ms_candidate=_percentile(new_ms, 50),
             p95_ms_running=_percentile(old_ms, 95),
@@ -108,7 +108,7 @@ def objection(comparison: BundleComparison, rules: UpdateConfig) -> str:
             f"failed on {comparison.errors} of {report.frames} frames, update.max_error_share is "
             f"{rules.max_error_share:g}: {comparison.first_error}"
         )
-    turned = (report.turned_suspect + report.turned_clean) / max(1, report.frames)
+    turned = (report.changed_to_suspect + report.changed_to_clean) / max(1, report.frames)
     if turned > rules.max_turned_share:
         return (
             f"judges {turned:.1%} of the frames otherwise, update.max_turned_share is "

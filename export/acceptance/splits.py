@@ -180,7 +180,7 @@ def _check_enough(part: str, samples: Sequence[Sample], where: str) -> None:
     elif part == "range":
         lacks = f"{len(samples)} images, at least 4 are needed" if len(samples) < 4 else ""
     elif len(defective) == len(samples):
-        lacks = "no sound image"
+        lacks = "no defect-free image"
     elif part != "threshold" and not any(s.drawn for s in defective):
         lacks = "no defect with a mask"
     if lacks:

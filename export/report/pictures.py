@@ -91,7 +91,7 @@ def _lost(flip: FlippedDecision) -> bool:
 
 def _flip_line(verdict: GateAcceptance, flip: FlippedDecision, float_threshold: float) -> str:
     """onnx-int8: a defect, passed as clean. Logit -4.810 at threshold -4.600; float Keras ..."""
-    what = "a defect" if flip.defective else "sound"
+    what = "a defect" if flip.defective else "defect-free"
     now = "passed as clean" if flip.float_suspect else "now suspect"
     return (
         f"{verdict.artifact}: {what}, {now}. Logit {flip.logit:+.3f} at threshold "

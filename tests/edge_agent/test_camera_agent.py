@@ -22,7 +22,7 @@ pytestmark = pytest.mark.system
 
 def closes(summary: dict[str, Any]) -> None:
     """Every frame and every line that was captured was inspected or declared in a gap."""
-    assert (summary["frames_in_work"], summary["lines_in_work"]) == (0, 0)
+    assert (summary["frames_in_progress"], summary["lines_in_work"]) == (0, 0)
     gaps = {reason: n for reason, n in summary["gaps"].items() if reason != "spool_overflow"}
     assert summary["frames_captured"] == summary["frames_inspected"] + sum(gaps.values())
     missed = sum(summary["gap_lines"].values())
@@ -119,7 +119,7 @@ def test_a_defect_in_the_overlap_is_told_once(
     seen: dict[str, int] = {}
     for message in heard.of("event"):
         event = message.json()["data"]
-        assert event["repeated_lines"] == (64 if event["frame_id"] else 0) or (
+        assert event["overlap_lines"] == (64 if event["frame_id"] else 0) or (
             event["first_line"] + LINES == total
         )
         for defect in event["defects"]:
@@ -127,7 +127,7 @@ def test_a_defect_in_the_overlap_is_told_once(
             box = defect["box_px"]
             # What lies in the repeated lines alone was told with the frame before.
             if seen[defect["id"]] > 1:
-                assert box["y"] + box["height"] > event["repeated_lines"]
+                assert box["y"] + box["height"] > event["overlap_lines"]
     assert len(seen) > 5
 
 
@@ -215,7 +215,7 @@ def test_a_stream_that_goes_away_and_comes_back_needs_no_hands(
     assert len(set(ids)) == len(ids)
 
 
-# What is no evidence of sound steel.
+# What is no evidence of defect-free steel.
 
 
 def test_black_and_saturated_images_are_declared_where_that_is_asked_for(

@@ -30,9 +30,9 @@ def _counts(missing: int = 0, losses: int = 0) -> CameraCounts:
         losses=losses,
         blocks_taken=0,
         blocks_missing=missing,
-        blocks_repeated=0,
+        blocks_duplicate=0,
         blocks_late=0,
-        blocks_useless={},
+        blocks_rejected={},
         packets_lost=0,
         packets_resent=0,
     )

@@ -240,7 +240,7 @@ class TestEveryCamera:
         while line + lines <= len(seen):
             frame = cut.grab(10)
             assert isinstance(frame, Frame)
-            assert frame.first_line + frame.repeated_lines == line
+            assert frame.first_line + frame.overlap_lines == line
             first, end = frame.first_line, frame.first_line + lines
             np.testing.assert_array_equal(frame.image, seen[first:end])
             line += frame.new_lines

@@ -61,7 +61,7 @@ def _run(cutter: FrameCutter, *items: Stretch | MissingLines) -> list[Frame | Ga
 def _spans(made: list[Frame | Gap]) -> list[tuple[str, int, int | None]]:
     """Kind, first new line, new lines."""
     return [
-        ("frame", one.first_line + one.repeated_lines, one.new_lines)
+        ("frame", one.first_line + one.overlap_lines, one.new_lines)
         if isinstance(one, Frame)
         else (one.reason.value, one.first_line, one.line_count)
         for one in made
@@ -101,7 +101,7 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
             frame_id += one.frame_count
             continue
         frame_id += 1
-        assert one.first_line + one.repeated_lines == at
+        assert one.first_line + one.overlap_lines == at
         assert one.new_lines > 0
         assert one.line_count == height
         np.testing.assert_array_equal(one.image, _lines(one.first_line, height))
@@ -160,7 +160,7 @@ def test_a_block_of_the_frames_height_is_not_copied() -> None:
 
 def test_frames_begin_with_the_end_of_the_one_before() -> None:
     made = _run(FrameCutter(10, 4), *(_stretch(i, 2) for i in range(0, 22, 2)))
-    assert [(f.first_line, f.repeated_lines) for f in made if isinstance(f, Frame)] == [
+    assert [(f.first_line, f.overlap_lines) for f in made if isinstance(f, Frame)] == [
         (0, 0),
         (6, 4),
         (12, 4),
@@ -178,7 +178,7 @@ def test_the_last_frame_of_a_run_reaches_back() -> None:
     ]
     last = made[-1]
     assert isinstance(last, Frame)
-    assert (last.first_line, last.repeated_lines) == (20, 9)
+    assert (last.first_line, last.overlap_lines) == (20, 9)
 
 
 def test_a_run_shorter_than_a_frame_is_a_gap() -> None:

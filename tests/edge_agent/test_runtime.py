@@ -570,7 +570,7 @@ def test_tflite_does_not_guess_at_an_unknown_library(tmp_path: Path) -> None:
 
 
 def test_a_tflite_artifact_is_chosen_by_its_golden_outputs(bench: Bench, tflite_file: Path) -> None:
-    """In this process only ai-edge-litert is loaded: the file is sound, so no other is tried."""
+    """In this process only ai-edge-litert is loaded: the file is intact, so no other is tried."""
     needs("ai-edge-litert")
     tflite = bench.artifact("tiny.tflite", tflite_file.read_bytes(), format="tflite")
     assert refusal(bench.bundle, bench.stage(tflite, bench.good)).startswith("differs from")

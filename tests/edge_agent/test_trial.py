@@ -53,23 +53,27 @@ def test_what_differs_is_counted_and_named() -> None:
         look(5, judged(), judged(error="ValueError: no")),
     ).report()
     assert (report.frames, report.errors_running, report.errors_candidate) == (5, 0, 1)
-    assert (report.turned_suspect, report.turned_clean, report.turned_frames) == (1, 1, (3, 4))
+    assert (report.changed_to_suspect, report.changed_to_clean, report.turned_frames) == (
+        1,
+        1,
+        (3, 4),
+    )
     assert (report.defective_running, report.defective_candidate) == (2, 2)
     assert (report.defects_running, report.defects_candidate) == (3, 4)
-    assert report.mask_overlap == 0.3
+    assert report.mask_iou == 0.3
     assert (report.p50_ms_running, report.p50_ms_candidate, report.slowdown) == (10, 20, 2)
     assert report.expected_p95_ms == 8, "the line's own time, times the slowdown"
 
 
 def test_nothing_seen_differs_in_nothing() -> None:
     report = BundleComparison().report()
-    assert (report.frames, report.mask_overlap, report.slowdown) == (0, 1, 0)
+    assert (report.frames, report.mask_iou, report.slowdown) == (0, 1, 0)
     assert objection(BundleComparison(), rules()) == ""
 
 
 def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
     report = of(*(look(i, judged(), judged(True)) for i in range(100))).report()
-    assert (report.turned_suspect, report.turned_frames) == (100, tuple(range(20)))
+    assert (report.changed_to_suspect, report.turned_frames) == (100, tuple(range(20)))
 
 
 @pytest.mark.parametrize(

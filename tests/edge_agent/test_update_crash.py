@@ -150,7 +150,7 @@ def ends_well(victim: Victim, newer: Path) -> None:
     record = BundleStore(victim.config.state_dir).read()
     assert record.phase == "idle"
     summary = done["summary"]
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["gaps"] == {}  # the camera waits: nothing may be lost
     assert summary["frames_captured"] == summary["frames_inspected"] > 0
     assert summary["lines_inspected"] == 256 * summary["frames_captured"]

@@ -56,7 +56,7 @@ def live(config_file: Callable[..., Path], mosquitto: Any) -> Callable[..., Path
 
 
 def accounted(summary: dict[str, Any]) -> None:
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["frames_captured"] == summary["frames_inspected"] + sum(summary["gaps"].values())
 
 

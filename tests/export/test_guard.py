@@ -46,7 +46,7 @@ def test_scores_that_move_are_no_fault_and_scores_that_mix_are() -> None:
     assert (
         criteria.fault("gate", want, _scores([-5, -4, -3, -2, -9, -8, -7, -6], bad), LIMITS) == ""
     )
-    # One defect below two sound images: to catch it, both are false alarms.
+    # One defect below two defect-free images: to catch it, both are false alarms.
     mixed = _scores([2.5, 6, 7, 8, 1, 2, 3, 4], bad)
     assert "2 more false alarms on 4" in criteria.fault("gate", want, mixed, LIMITS)
     assert "no number for 0.png" in criteria.fault(
@@ -65,11 +65,13 @@ def test_a_defect_for_another_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("points", "sound", "allowed"),
+    ("points", "defect_free", "allowed"),
     [(1, 50, 1), (1, 100, 1), (1, 399, 3), (0, 1000, 0), (2.5, 40, 1)],
 )
-def test_false_alarms_are_counted_not_averaged(points: float, sound: int, allowed: int) -> None:
-    assert Limits(more_false_alarms=points).alarms(sound) == allowed
+def test_false_alarms_are_counted_not_averaged(
+    points: float, defect_free: int, allowed: int
+) -> None:
+    assert Limits(more_false_alarms=points).alarms(defect_free) == allowed
 
 
 def test_dice_may_fall_by_the_limit() -> None:

@@ -45,7 +45,7 @@ def _table(path: Path, head: Sequence[str], *rows: Sequence[object]) -> None:
 
 @pytest.fixture
 def masks(tmp_path: Path) -> Path:
-    """Three images: sound, class 2, classes 1 and 3; labels come from the masks."""
+    """Three images: defect-free, class 2, classes 1 and 3; labels come from the masks."""
     grey = np.arange(SHAPE[0] * SHAPE[1], dtype=np.uint8).reshape(SHAPE)
     for name in ("a", "b", "c"):
         _save(tmp_path / f"images/{name}.png", grey)
@@ -333,8 +333,8 @@ def test_faults_of_run_lengths(
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("b.png", 0), "b.png is sound here, but train.csv draws class 1"),
-        (("a.png", 2), "label '2'; write 0 for sound"),
+        (("b.png", 0), "b.png is defect-free here, but train.csv draws class 1"),
+        (("a.png", 2), "label '2'; write 0 for defect-free"),
         (("z.png", 0), "no image train_images/z.png"),
     ],
 )

@@ -76,7 +76,7 @@ def report(faulty: Path) -> DataReport:
 
 
 def test_figures_that_were_known(report: DataReport) -> None:
-    assert (report.images, report.sound, report.defective) == (9, 3, 6)
+    assert (report.images, report.defect_free, report.defective) == (9, 3, 6)
     assert report.imbalance == 5  # pits on five images, scratches on one
     pit, scratch = report.classes
     assert (pit.name, pit.images, pit.drawn, pit.defects) == ("pit", 5, 3, 4)
@@ -104,7 +104,7 @@ def test_figures_that_were_known(report: DataReport) -> None:
 
 def test_faults_are_listed_and_end_nothing(report: DataReport) -> None:
     assert report.undrawn == ("undrawn.png",)
-    assert report.drawn_on_sound == ("drawn.png",)
+    assert report.drawn_on_defect_free == ("drawn.png",)
     (unreadable,), (misfit,) = report.unreadable, report.mask_errors
     assert "torn.png: truncated" in unreadable
     assert "wide.png: 80x100 px, but the image wide.png is 90x50" in misfit
@@ -116,7 +116,7 @@ def test_the_same_thing_twice_is_listed_and_across_the_split(report: DataReport)
     assert (report.groups, report.grouped_images) == (2, 4)
     assert set(report.across_parts) == {("clean.png", "copy.png"), ("darker.png", "pits.png")}
     assert report.parts is not None
-    assert report.parts["train"] == {"images": 3, "sound": 1, "pit": 1, "scratch": 1}
+    assert report.parts["train"] == {"images": 3, "defect_free": 1, "pit": 1, "scratch": 1}
     assert report.unused == 3
 
 
@@ -131,7 +131,7 @@ def test_a_split_that_keeps_them_together_has_none_across(faulty: Path) -> None:
 def test_the_text_says_it_all(report: DataReport) -> None:
     said = text(report)
     for words in (
-        "9 images, 6 defective, 3 sound",
+        "9 images, 6 defective, 3 defect-free",
         "width 80 / 80 / 90, height 50 / 100 / 100; 2 sizes",
         "imbalance: 5.0 images",
         "3 images in no part",
@@ -210,4 +210,4 @@ def test_real_data(shared_data: Path, name: str, defective: int, undrawn: int, s
         undrawn,
         sizes,
     )
-    assert report.unreadable == report.mask_errors == report.drawn_on_sound == ()
+    assert report.unreadable == report.mask_errors == report.drawn_on_defect_free == ()

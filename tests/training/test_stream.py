@@ -38,7 +38,7 @@ def test_an_epoch_holds_every_image_once_in_another_order_each_time(source: Imag
 
 
 def test_clean_ratio_and_balanced_sampling(source: ImageSource) -> None:
-    # 12 sound, 12 spots, 12 bars.
+    # 12 defect-free, 12 spots, 12 bars.
     few = plan(source, TrainConfig(balance=Balance(clean_ratio=0.25)), 0)
     kinds = Counter(int(i) % 3 for i in few)
     assert kinds == {0: 6, 1: 12, 2: 12}

@@ -54,16 +54,17 @@ class DataReport(msgspec.Struct, frozen=True):
     """Lists hold names of samples.
 
     `imbalance` is images of the largest class over those of the smallest, None where a class has
-    none. `undrawn`: defective, but with nothing drawn; `drawn_on_sound` the opposite.
+    none. `undrawn`: defective, but with nothing drawn; `drawn_on_defect_free` the opposite.
     `mask_errors` and `unreadable` say why, one line each. `near_duplicates` are as many pairs as
     link all that belong together; `groups` counts sets of two images and more that show the same
     thing, `grouped_images` the images in them. `across_parts` are the groups that a given split
-    tears apart; `parts` are images by part and class ("sound" is one) and `unused` those in none.
+    tears apart; `parts` are images by part and class ("defect_free" is one) and `unused` those in
+    none.
     """
 
     name: str
     images: int
-    sound: int
+    defect_free: int
     defective: int
     imbalance: float | None
     width_px: Spread | None
@@ -72,7 +73,7 @@ class DataReport(msgspec.Struct, frozen=True):
     classes: tuple[ClassCounts, ...]
     defects_per_image: Spread | None
     undrawn: tuple[str, ...]
-    drawn_on_sound: tuple[str, ...]
+    drawn_on_defect_free: tuple[str, ...]
     mask_errors: tuple[str, ...]
     unreadable: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]

@@ -45,7 +45,7 @@ def inspect(
     return DataReport(
         name=dataset.name,
         images=len(names),
-        sound=len(names) - defective,
+        defect_free=len(names) - defective,
         defective=defective,
         imbalance=max(of_class) / fewest if fewest else None,
         width_px=_spread([width for _, width in seen.sizes]),
@@ -62,7 +62,7 @@ def inspect(
         ),
         defects_per_image=_spread(seen.defects_per_image),
         undrawn=tuple(seen.undrawn),
-        drawn_on_sound=tuple(seen.drawn_on_sound),
+        drawn_on_defect_free=tuple(seen.drawn_on_defect_free),
         mask_errors=tuple(seen.mask_errors),
         unreadable=tuple(seen.unreadable),
         duplicates=tuple(tuple(members) for members in same.values() if len(members) > 1),
@@ -91,7 +91,7 @@ class _Seen:
         self.per_image: dict[int, list[int]] = defaultdict(list)
         self.defects_per_image: list[int] = []
         self.undrawn: list[str] = []
-        self.drawn_on_sound: list[str] = []
+        self.drawn_on_defect_free: list[str] = []
         self.mask_errors: list[str] = []
         self.unreadable: list[str] = []
 
@@ -131,7 +131,7 @@ def _look(dataset: DataSet, progress: bool) -> _Seen:
         if sample.defective and not defects:
             seen.undrawn.append(sample.name)
         if defects and not sample.defective:
-            seen.drawn_on_sound.append(sample.name)
+            seen.drawn_on_defect_free.append(sample.name)
     return seen
 
 

@@ -60,8 +60,8 @@ def _colour(class_id: int) -> tuple[float, float, float]:
 
 def _class_counts(report: DataReport) -> Figure:
     figure, axes = _figure()
-    names = ["sound", *(_plain(figures.name) for figures in report.classes)]
-    counts = [report.sound, *(figures.images for figures in report.classes)]
+    names = ["defect-free", *(_plain(figures.name) for figures in report.classes)]
+    counts = [report.defect_free, *(figures.images for figures in report.classes)]
     colours = [_SOUND, *(_colour(figures.class_id) for figures in report.classes)]
     bars = axes.barh(range(len(names)), counts, color=colours)
     axes.bar_label(bars, padding=3)
@@ -110,7 +110,7 @@ def _sizes(report: DataReport) -> Figure:
 def _samples(dataset: DataSet, report: DataReport) -> Figure:
     undrawn = set(report.undrawn)
     rows: list[tuple[str, list[int]]] = []
-    for class_id, name in enumerate(("sound", *dataset.class_names)):
+    for class_id, name in enumerate(("defect-free", *dataset.class_names)):
         indices = [
             index
             for index, sample in enumerate(dataset.samples)

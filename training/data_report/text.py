@@ -16,7 +16,7 @@ def text(report: DataReport) -> str:
 
 def _lines(report: DataReport) -> Iterator[str]:
     r = report
-    yield f"{r.name}: {r.images} images, {r.defective} defective, {r.sound} sound"
+    yield f"{r.name}: {r.images} images, {r.defective} defective, {r.defect_free} defect-free"
     yield from _sizes(r)
     if r.classes:
         yield ""
@@ -30,7 +30,7 @@ def _lines(report: DataReport) -> Iterator[str]:
     yield from _list("unreadable images", r.unreadable)
     yield from _list("masks that cannot be used", r.mask_errors)
     yield from _list("defective images with nothing drawn", r.undrawn)
-    yield from _list("sound images with something drawn", r.drawn_on_sound)
+    yield from _list("defect-free images with something drawn", r.drawn_on_defect_free)
     yield from _list("sets of identical files", [" = ".join(names) for names in r.duplicates])
     yield from _list(
         "near-duplicate pairs",

@@ -156,7 +156,7 @@ def compile_for(
 
 
 def gate_weights(train: batches.ImageSource, config: TrainConfig) -> tuple[float, float] | None:
-    """Of a sound and of a defective image: together they weigh the same."""
+    """Of a defect-free and of a defective image: together they weigh the same."""
     if not config.balance.class_weights or train.stage != "gate":
         return None
     share = float((train.first_class != 0).mean())

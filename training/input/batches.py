@@ -37,7 +37,7 @@ class ImageSource:
 
     @property
     def first_class(self) -> NDArray[np.int64]:
-        """Per image its first class, 0 for a sound one; defective and not drawn: -1."""
+        """Per image its first class, 0 for a defect-free one; defective and not drawn: -1."""
         found = (self.dataset.samples[i] for i in self.pick)
         return np.array(
             [(s.class_ids[0] if s.class_ids else -1) if s.defective else 0 for s in found], np.int64
@@ -64,7 +64,8 @@ def plan(source: ImageSource, config: TrainConfig, epoch: int) -> NDArray[np.int
 
 
 def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]:
-    """Chance of each image, so that all classes come equally often; for a gate half are sound."""
+    """Chance of each image, so that all classes come equally often; for a gate half are
+    defect-free."""
     kinds, where, counts = np.unique(kind, return_inverse=True, return_counts=True)
     weight = np.ones(len(kinds))
     if gate and (kinds == 0).any() and len(kinds) > 1:
@@ -107,7 +108,7 @@ def example(
             target = np.array([defective], np.float32)
         if mapped:
             # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
-            # sound; nor is it where another was pasted beside it.
+            # defect-free; nor is it where another was pasted beside it.
             known = source.dataset.samples[index].drawn and (cover.any() or not defective)
             where = cover.max(axis=2).reshape(-1).astype(np.float32) / 255
             target = np.append(target, where if known else np.full_like(where, -1))
@@ -164,7 +165,7 @@ def training(
     """Batches from epoch `first_epoch` on without end, `steps` full ones an epoch.
 
     `worker` (how many, which): of several workers each reads its own images only. `weights`, of
-    a sound and of a defective image, go with the targets of a gate.
+    a defect-free and of a defective image, go with the targets of a gate.
     """
     batch = config.optimisation.batch
 

@@ -150,7 +150,7 @@ class FrameCutter:
             captured_monotonic_ns=self._block_of(end - 1).captured_monotonic_ns,
             encoder_count=self._block_of(first).encoder_at(first),
             source=self._block_of(first).source,
-            repeated_lines=repeated,
+            overlap_lines=repeated,
             encoder_end=self._block_of(end - 1).encoder_at(end),
         )
         self._before, self._frame = image, None

@@ -61,7 +61,7 @@ def _live(camera: LineCamera, tap: BlockRecorder, latest: Frame | None) -> text.
         blocks_per_second=tap.blocks_per_second,
         lines_per_second=tap.lines_per_second,
         blocks_missing=counts.blocks_missing,
-        blocks_incomplete=sum(counts.blocks_useless.values()),
+        blocks_incomplete=sum(counts.blocks_rejected.values()),
         packets_lost=counts.packets_lost,
         packets_resent=counts.packets_resent,
         focus=commissioning.focus(latest.image) if latest else None,

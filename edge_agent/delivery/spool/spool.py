@@ -206,7 +206,7 @@ class Spool:
         try:
             return self._open()
         except sqlite3.OperationalError:
-            raise  # locked, full, no rights: the file may be sound
+            raise  # locked, full, no rights: the file may be intact
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._put_aside(error)
             return self._open()
