@@ -166,7 +166,7 @@ def curve_figures(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> F
 
 def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
     least = logit(threshold)
-    # As edge_agent.gate.Verdict: equal is suspect.
+    # As edge_agent.inspection.gate.GateDecision: equal is suspect.
     alarms, hits = int((negative >= least).sum()), int((positive >= least).sum())
     clean, defective = len(negative), len(positive)
     stopped, missed = clean - alarms, defective - hits

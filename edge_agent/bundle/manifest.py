@@ -4,7 +4,7 @@ the same as one file (`parcel`).
 `load` checks everything that can be checked without running a model: on the line first the
 signature over the manifest's bytes, then its form, that every file is a plain name and a plain
 file inside the folder, its size and its sha256. Only then is anything opened. Running the
-artifacts against the golden outputs is `edge_agent.runtime.choose`.
+artifacts against the golden outputs is `edge_agent.inspection.runtime.choose`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One connection to the broker. With `watch`, the only file that imports paho.
 
 paho is used as a pipe. A client lives for one connection and is never reused: its reconnection,
-its queue and its memory of unacknowledged messages all have traps (docs/architecture.md). Its
+its queue and its memory of unacknowledged messages all have traps (docs/internals.md). Its
 callbacks only put a value into a queue, since an exception there would kill its network thread
 while is_connected() stays true; and should that thread end for any other reason, that is told.
 """

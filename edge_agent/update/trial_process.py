@@ -5,7 +5,7 @@ crash, a hang or a leak of the candidate ends this process and nothing else. It 
 only where nobody else wants it (nice 19), and both bundles have the same lot.
 
 Frames go through a pipe as they are, all else as msgpack behind its length. `python -m
-edge_agent.sandbox` is not for people.
+edge_agent.update.trial_process` is not for people.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ def test_the_last_will_speaks_when_the_process_dies(
     program = f"""
 import time, msgspec
 from edge_agent.config import Mqtt
-from edge_agent.publish import Connection, Will
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.mqtt_connection import Connection
 will = Will({STATE!r}, b"offline")
 config = msgspec.convert({{"broker": {mosquitto.url!r}}}, Mqtt)
 one = Connection(config, "agent-1", will, lambda note: print(note, flush=True), False)

@@ -419,13 +419,13 @@ OUT = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "o
 sys.addaudithook(lambda event, _: event in OUT and reached_out.append(event))
 try:
     if library == "openvino":
-        from edge_agent.runtime.openvino import OpenvinoRuntime
+        from edge_agent.inspection.runtime.openvino import OpenvinoRuntime
         runtime = OpenvinoRuntime(Path(path), "image", "output", 2)
     elif path.endswith(".onnx"):
-        from edge_agent.runtime.onnx import OnnxRuntime
+        from edge_agent.inspection.runtime.onnx import OnnxRuntime
         runtime = OnnxRuntime(Path(path), "image", "output", 2, library)
     else:
-        from edge_agent.runtime.tflite import TfliteRuntime
+        from edge_agent.inspection.runtime.tflite import TfliteRuntime
         runtime = TfliteRuntime(Path(path), "image", "output", 2, library or None)
 except RuntimeError as error:
     loaded = sorted({"ai_edge_litert", "tflite_runtime"} & set(sys.modules))

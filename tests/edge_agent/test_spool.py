@@ -407,7 +407,8 @@ TestAgainstTwoLists.settings = settings(max_examples=60, stateful_step_count=40,
 _APPENDS_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.store import Message
 
 spool = Spool(Path(sys.argv[1]), 1 << 30)
 print("open", flush=True)
@@ -695,7 +696,8 @@ def test_without_a_disk_it_goes_on_in_memory(
 _DISK_FILLS_UP = """
 import json, resource, sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.store import Message
 
 now = 0.0
 spool = Spool(Path(sys.argv[1]), 1 << 30, clock=lambda: now)
@@ -744,7 +746,8 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again_when_it_has_room(p
 _DISK_IS_FULL = """
 import resource, sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.store import Message
 
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -43,7 +43,7 @@ class Size(msgspec.Struct, frozen=True):
 
 
 class NearPair(msgspec.Struct, frozen=True):
-    """Two names, and how alike the images are (0.25 to 1, see `training.likeness`)."""
+    """Two names, and how alike the images are (0.25 to 1, see `workshop.near_duplicates`)."""
 
     first: str
     second: str

@@ -16,7 +16,7 @@ from workshop.errors import WorkshopError
 
 FRAME_LINES = 256
 # Strips that training may look at. Calibration and tests take theirs from other ranges
-# (see docs/architecture.md, "Seeds"), so that no figure is reported on a strip seen here.
+# (see docs/internals.md, "Seeds"), so that no figure is reported on a strip seen here.
 TRAIN_SEEDS = range(1_000, 2_000)
 VALIDATION_SEEDS = range(2_000, 3_000)
 
