@@ -55,8 +55,9 @@ def split(
     """Split so that each class is shared out by `fractions` (training, validation, test).
 
     The class of a sample is its first; defect-free is one too, and so is defective of no class.
-    Samples of one group (see `workshop.near_duplicates.groups`) come into one part. The rarest class is
-    shared out first, its largest group first, each to the part that lacks most; `seed` breaks ties.
+    Samples of one group (see `workshop.near_duplicates.groups`) come into one part. The rarest
+    class is shared out first, its largest group first, each to the part that lacks most; `seed`
+    breaks ties.
     """
     check_fractions(fractions)
     samples = dataset.samples
