@@ -27,8 +27,8 @@ from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge_agent.config.config import Config
+    from edge_agent.delivery.spool.message import StoredMessage
     from edge_agent.delivery.spool.reader import SpoolReader
-    from edge_agent.delivery.spool.store import StoredMessage
 
 _POLL_S = 0.3
 
@@ -101,8 +101,8 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from edge_agent.delivery.spool.message import PICTURE, MessageFilter
     from edge_agent.delivery.spool.reader import STATES
-    from edge_agent.delivery.spool.store import PICTURE, MessageFilter
 
     states = (STATES[args.state],) if args.state else tuple(STATES.values())
     choice = MessageFilter(
@@ -144,8 +144,8 @@ def _as_json(stored: StoredMessage) -> dict[str, Any]:
 
 def _replay(args: argparse.Namespace) -> None:
     from edge_agent.delivery.spool import replay
+    from edge_agent.delivery.spool.message import MessageFilter
     from edge_agent.delivery.spool.reader import STATES
-    from edge_agent.delivery.spool.store import MessageFilter
 
     until = args.until or time.time_ns()
     choice = MessageFilter(since_ns=args.since, until_ns=until, states=(STATES[args.state],))
@@ -161,7 +161,7 @@ def _replay(args: argparse.Namespace) -> None:
 
 
 def _tail(args: argparse.Namespace) -> None:
-    from edge_agent.delivery.spool.store import PICTURE, MessageFilter
+    from edge_agent.delivery.spool.message import PICTURE, MessageFilter
 
     with _opened(args) as (_, reader):
         cursor = shown = 0

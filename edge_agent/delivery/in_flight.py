@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge_agent.delivery import encoding, losses
 from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost
-from edge_agent.delivery.spool.store import PICTURE, StoredMessage
+from edge_agent.delivery.spool.message import PICTURE, StoredMessage
 
 _NEVER = frozenset((0x87, 0x90, 0x95, 0x99))
 """Not authorised, topic name invalid, packet too large, payload format invalid."""

@@ -10,7 +10,7 @@ import msgspec
 
 from edge_agent.delivery import losses
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.spool.store import PICTURE, Message
+from edge_agent.delivery.spool.message import PICTURE, Message
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import (
     CloudEvent,

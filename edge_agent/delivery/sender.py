@@ -25,7 +25,8 @@ from edge_agent.delivery.connection_events import (
 from edge_agent.delivery.in_flight import Accepted, Deferred, InFlight, Rejected
 from edge_agent.delivery.inbox import UnspooledMessage
 from edge_agent.delivery.retained import Retained
-from edge_agent.delivery.spool.spool import Spool, StoredMessage
+from edge_agent.delivery.spool.message import StoredMessage
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.delivery.spool_writer import SpoolWriter
 
 _log = logging.getLogger(__name__)

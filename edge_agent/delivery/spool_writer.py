@@ -17,7 +17,8 @@ from edge_agent.delivery import encoding
 from edge_agent.delivery import losses as delivery_losses
 from edge_agent.delivery.drafts import Draft
 from edge_agent.delivery.inbox import RejectedDrafts
-from edge_agent.delivery.spool.spool import Message, Spool, StoredMessage, WriteResult
+from edge_agent.delivery.spool.message import Message, StoredMessage
+from edge_agent.delivery.spool.spool import Spool, WriteResult
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import DefectEvent, Dropped, GapEvent
 

@@ -12,7 +12,8 @@ import pytest
 from edge_agent.delivery import losses
 from edge_agent.delivery.drafts import Draft
 from edge_agent.delivery.inbox import Inbox
-from edge_agent.delivery.spool.spool import Spool, StoredMessage
+from edge_agent.delivery.spool.message import StoredMessage
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.delivery.spool_writer import SpoolWriter
 from edge_agent.frame import GapReason
 

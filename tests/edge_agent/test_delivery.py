@@ -31,7 +31,8 @@ from edge_agent.delivery.connection_events import (
     TcpConnected,
 )
 from edge_agent.delivery.delivery import Delivery, Draft
-from edge_agent.delivery.spool.spool import Message, Spool
+from edge_agent.delivery.spool.message import Message
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BrokerError
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import (

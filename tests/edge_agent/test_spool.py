@@ -22,13 +22,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge_agent.delivery.spool.spool import (
-    Message,
-    MessageFilter,
-    Spool,
-    StoredMessage,
-    WriteResult,
-)
+from edge_agent.delivery.spool.message import ASIDE, Message, MessageFilter, StoredMessage
+from edge_agent.delivery.spool.spool import Spool, WriteResult
 
 ROOT = Path(__file__).resolve().parents[2]
 PLENTY = 1 << 30
@@ -282,7 +277,7 @@ def test_what_was_set_aside_is_kept_with_its_reason(path: Path) -> None:
     spool.close()
     spool = Spool(path, PLENTY)
     assert spool.aside == 1
-    assert spool.send_again(MessageFilter(states=(MessageFilter.ASIDE,))) == 1
+    assert spool.send_again(MessageFilter(states=(ASIDE,))) == 1
     assert _numbers(spool.after(0, ALL)) == [1, 2, 3]
     assert spool.alarms == ()
     spool.close()
@@ -408,7 +403,7 @@ _APPENDS_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 from edge_agent.delivery.spool.spool import Spool
-from edge_agent.delivery.spool.store import Message
+from edge_agent.delivery.spool.message import Message
 
 spool = Spool(Path(sys.argv[1]), 1 << 30)
 print("open", flush=True)
@@ -697,7 +692,7 @@ _DISK_FILLS_UP = """
 import json, resource, sys
 from pathlib import Path
 from edge_agent.delivery.spool.spool import Spool
-from edge_agent.delivery.spool.store import Message
+from edge_agent.delivery.spool.message import Message
 
 now = 0.0
 spool = Spool(Path(sys.argv[1]), 1 << 30, clock=lambda: now)
@@ -747,7 +742,7 @@ _DISK_IS_FULL = """
 import resource, sys
 from pathlib import Path
 from edge_agent.delivery.spool.spool import Spool
-from edge_agent.delivery.spool.store import Message
+from edge_agent.delivery.spool.message import Message
 
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -13,8 +13,9 @@ import pytest
 
 from edge_agent import __main__ as edge_agent_main
 from edge_agent.delivery.spool import replay
+from edge_agent.delivery.spool.message import ASIDE, SENT, Message, MessageFilter
 from edge_agent.delivery.spool.reader import SpoolReader
-from edge_agent.delivery.spool.spool import Message, MessageFilter, Spool
+from edge_agent.delivery.spool.spool import Spool
 
 ROOT = Path(__file__).resolve().parents[2]
 Typed = Callable[..., tuple[int, str, str]]
@@ -183,8 +184,6 @@ def test_a_wish_that_is_not_understood_is_taken_away(tmp_path: Path, wish: bytes
 def test_a_wish_is_taken_once_and_never_touches_what_waits(tmp_path: Path) -> None:
     file = tmp_path / "replay.json"
     replay.leave(file, MessageFilter(since_ns=1, until_ns=2))
-    assert replay.take(file) == MessageFilter(
-        since_ns=1, until_ns=2, states=(MessageFilter.SENT, MessageFilter.ASIDE)
-    )
+    assert replay.take(file) == MessageFilter(since_ns=1, until_ns=2, states=(SENT, ASIDE))
     assert replay.take(file) is None
     assert list(tmp_path.iterdir()) == []

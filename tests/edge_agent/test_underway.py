@@ -9,7 +9,7 @@ import pytest
 from edge_agent.delivery import in_flight
 from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost
 from edge_agent.delivery.in_flight import Accepted, Deferred, InFlight, Rejected
-from edge_agent.delivery.spool.store import Message, StoredMessage
+from edge_agent.delivery.spool.message import Message, StoredMessage
 
 NOTHING: frozenset[int] = frozenset()
 REFUSED = "Not authorised"

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.delivery.spool.store import MessageFilter, StoredMessage, chosen
+from edge_agent.delivery.spool.message import ASIDE, PENDING, SENT, MessageFilter, StoredMessage
+from edge_agent.delivery.spool.store import chosen
 from edge_agent.errors import SpoolError
 
 STATES = {
-    "pending": MessageFilter.PENDING,
-    "sent": MessageFilter.SENT,
-    "refused": MessageFilter.ASIDE,
+    "pending": PENDING,
+    "sent": SENT,
+    "refused": ASIDE,
 }
 """What may become of a message, as people call it."""
 _NAMES = {number: name for name, number in STATES.items()}

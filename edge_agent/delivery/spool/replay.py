@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.delivery.spool.spool import MessageFilter
+from edge_agent.delivery.spool.message import ASIDE, SENT, MessageFilter
 
 _log = logging.getLogger(__name__)
 
@@ -55,5 +55,5 @@ def take(file: Path) -> MessageFilter | None:
     bounds = (wish.since_ns, wish.until_ns) if wish else ()
     if wish is None or any(not 0 <= n < 1 << 63 for n in bounds):
         return None
-    states = tuple(s for s in wish.states if s in (MessageFilter.SENT, MessageFilter.ASIDE))
+    states = tuple(s for s in wish.states if s in (SENT, ASIDE))
     return MessageFilter(since_ns=wish.since_ns, until_ns=wish.until_ns, states=states)

@@ -18,15 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_agent.delivery.spool.store import (
-    Message,
-    MessageFilter,
-    Store,
-    StoreChange,
-    StoredMessage,
-)
-
-__all__ = ["Declare", "Message", "MessageFilter", "Spool", "StoredMessage", "WriteResult"]
+from edge_agent.delivery.spool.message import Message, MessageFilter, StoreChange, StoredMessage
+from edge_agent.delivery.spool.store import Store
 
 _log = logging.getLogger(__name__)
 

@@ -12,10 +12,17 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-PICTURE = "evidence/"
-"""The kinds that begin so give way before events and gaps."""
+from edge_agent.delivery.spool.message import (
+    ASIDE,
+    PENDING,
+    PICTURE,
+    SENT,
+    Message,
+    MessageFilter,
+    StoreChange,
+    StoredMessage,
+)
 
-_PENDING, _SENT, _ASIDE = 0, 1, 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,59 +43,6 @@ _PAGE_BYTES = 4096
 _LEAST_PAGES = 24
 _SLACK_PAGES = 6  # for indexes and half-filled pages
 _COLUMNS = "id, kind, boot_id, payload, seq, spooled_ns, again, state, reason"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """`kind` is what follows the agent's topic: event, gap, evidence/ID."""
-
-    kind: str
-    boot_id: str
-    payload: bytes
-    seq: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """`again`: to be sent though it was sent before, by a person's wish."""
-
-    id: int
-    message: Message
-    spooled_ns: int = 0
-    again: bool = False
-    state: int = _PENDING
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoreChange:
-    """What one transaction does: mark as sent, set aside with a reason, store in order."""
-
-    sent: Sequence[int] = ()
-    aside: Sequence[tuple[int, str]] = ()
-    new: Sequence[StoredMessage] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageFilter:
-    """Messages by when they were spooled, in ns since 1970, and by what became of them."""
-
-    since_ns: int = 0
-    until_ns: int = (1 << 63) - 1
-    states: tuple[int, ...] = (_PENDING, _SENT, _ASIDE)
-
-    PENDING = _PENDING
-    SENT = _SENT
-    ASIDE = _ASIDE
-
-    @property
-    def where(self) -> tuple[str, tuple[int, ...]]:
-        marks = ",".join("?" * len(self.states))
-        return f"spooled_ns BETWEEN ? AND ? AND state IN ({marks})", (
-            self.since_ns,
-            self.until_ns,
-            *self.states,
-        )
 
 
 Declare = Callable[[Sequence[Message]], StoredMessage]
@@ -215,10 +169,10 @@ class Store:
     def _make_room(self, pages: int) -> list[Message]:
         gone: list[Message] = []
         for where, state in (
-            ("state = 1", _SENT),
-            ("picture = 1 AND state = 0", _PENDING),
-            ("state = 2", _ASIDE),
-            ("state = 0", _PENDING),
+            ("state = 1", SENT),
+            ("picture = 1 AND state = 0", PENDING),
+            ("state = 2", ASIDE),
+            ("state = 0", PENDING),
         ):
             # Only of a gap is the payload needed: what it declared must be declared again.
             sql = (
@@ -231,7 +185,7 @@ class Store:
                     break
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", [(r[0],) for r in rows])
                 self._tally(state, -len(rows))
-                if state == _PENDING:
+                if state == PENDING:
                     gone += [Message(*row[1:]) for row in rows]
         return gone
 
