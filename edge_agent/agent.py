@@ -77,7 +77,7 @@ class Agent:
             line=self._pipeline,
             running=runs,
             load=self._load,
-            changed=self._standing.update_went_on,
+            changed=self._state_keeper.update_went_on,
             at=at,
         )
 
@@ -107,7 +107,7 @@ class Agent:
             colour=3 in (manifest.gate.input.channels, manifest.segmenter.input.channels),
             bundle_lines=stages.bundle.golden.frame_lines,
         )
-        self._standing = StateKeeper(
+        self._state_keeper = StateKeeper(
             self._boot_id,
             stages,
             self._record,
@@ -134,15 +134,15 @@ class Agent:
         self._remote = CommandReceiver(
             config=config,
             boot_id=self._boot_id,
-            line=AgentActions(config, self._slots, self._pipeline, self._standing, self.health),
+            line=AgentActions(config, self._slots, self._pipeline, self._state_keeper, self.health),
             say=self._delivery.say,
         )
-        self._tender = Supervisor(
+        self._supervisor = Supervisor(
             config,
             self._delivery,
             marks_s=lambda: self._pipeline.progress_s,
             health=self.health,
-            bundle=lambda: self._standing.stages.ref,
+            bundle=lambda: self._state_keeper.stages.ref,
             metrics=metrics,
         )
 
@@ -167,7 +167,7 @@ class Agent:
                 (state_topic, *self._remote.subscriptions),
             ),
             topic_base=config.topic_base,
-            state=self._standing.document(),
+            state=self._state_keeper.document(),
             max_drafts=config.queues.messages,
             replay_file=replay.path(config.state_dir),
             window=config.mqtt.window,
@@ -182,7 +182,7 @@ class Agent:
         Raises the CameraError that ended the run, after everything was delivered and closed.
         """
         if self._record.phase != "proving":
-            version_history.remember(self._config.state_dir, self._standing.stages.bundle)
+            version_history.remember(self._config.state_dir, self._state_keeper.stages.bundle)
         with _signals(self._pipeline.stop):
             self._delivery.start()
             began = time.monotonic()
@@ -193,8 +193,8 @@ class Agent:
             sd_notify("READY=1")
             while not self._pipeline.finished:
                 time.sleep(0.05)
-                self._standing.camera_is(self._pipeline.camera.status)
-                self._tender.look(time.monotonic())
+                self._state_keeper.camera_is(self._pipeline.camera.status)
+                self._supervisor.look(time.monotonic())
             self._updater.stop()
             self._remote.stop()
             self._pipeline.join()
@@ -205,14 +205,14 @@ class Agent:
             self._delivery.join()
         self._updater.join(_DRAIN_S)
         startup.spare(self._slots)
-        self._tender.close()
+        self._supervisor.close()
         if self._broker:
             self._broker.close()
         self._files.close()
         self._lock.release()
         if self._pipeline.failure:
             raise self._pipeline.failure
-        return summary(self.health(), self._standing.stages.ref, inspecting_s)
+        return summary(self.health(), self._state_keeper.stages.ref, inspecting_s)
 
     def health(self) -> messages_health.HealthDocument:
         return vitals(

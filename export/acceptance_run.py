@@ -56,9 +56,9 @@ class AcceptanceRun:
 
     def convert_all(self, source: FloatNetwork, tell: Callable[[str], None]) -> ConvertAll:
         """What makes the forms of this network; `tell` hears of each attempt."""
-        ladder = Fallback(self._examiner(source), self._sets.search, self._limits, tell)
-        self._ladders.append(ladder)
-        return ladder.convert_all
+        fallback = Fallback(self._examiner(source), self._sets.search, self._limits, tell)
+        self._ladders.append(fallback)
+        return fallback.convert_all
 
     def judge(
         self,
@@ -102,7 +102,7 @@ class AcceptanceRun:
             limits=self._limits,
             sets=self._counts(),
             sets_sha256=hashlib.sha256(listed).hexdigest(),
-            outcomes=tuple(outcome for ladder in self._ladders for outcome in ladder.outcomes),
+            outcomes=tuple(outcome for fallback in self._ladders for outcome in fallback.outcomes),
             gate=document.gates(subjects[gate.stage], chosen, gates, self._limits),
             segmenter=document.segmenters(subjects[segmenter.stage], segmenters, self._limits),
         )

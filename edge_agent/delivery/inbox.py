@@ -1,4 +1,4 @@
-"""The delivery thread's one mailbox: whatever happens comes through it, in one order.
+"""The delivery thread's one inbox: whatever happens comes through it, in one order.
 
 Whoever offers a draft never waits. One that finds no room is not taken; the first of these and how
 many they were is kept, to be declared. What a connection says always finds room, since the window
@@ -74,7 +74,7 @@ class Inbox:
         self._mail.put(said)
 
     def hear(self, number: int, note: Note) -> None:
-        """In paho's thread: put it into the mailbox, no more."""
+        """In paho's thread: put it into the inbox, no more."""
         if isinstance(note, Incoming) and self._mail.qsize() > self._max_drafts + _MAX_INCOMING:
             return
         self._mail.put(ConnectionNote(number, note))

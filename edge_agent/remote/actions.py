@@ -28,15 +28,15 @@ class AgentActions:
         config: Config,
         slots: BundleStore,
         pipeline: Pipeline,
-        standing: StateKeeper,
+        state_keeper: StateKeeper,
         health: Callable[[], messages_health.HealthDocument],
     ) -> None:
         self._config, self._slots = config, slots
-        self._pipeline, self._standing, self._health = pipeline, standing, health
+        self._pipeline, self._state_keeper, self._health = pipeline, state_keeper, health
 
     def status(self) -> dict[str, Any]:
         return {
-            "state": msgspec.to_builtins(self._standing.document()),
+            "state": msgspec.to_builtins(self._state_keeper.document()),
             "health": msgspec.to_builtins(self._health()),
             "coil": self._pipeline.coil,
         }
@@ -55,11 +55,11 @@ class AgentActions:
     def start(self) -> None:
         """From the next frame on; said in the state document, and so is `stop`."""
         self._pipeline.resume()
-        self._standing.inspects(True)
+        self._state_keeper.inspects(True)
 
     def stop(self) -> None:
         self._pipeline.suspend("stopped by a command")
-        self._standing.inspects(False)
+        self._state_keeper.inspects(False)
 
     def stage(self, folder: Path) -> str:
         record = staging.stage(self._config, self._slots, folder)

@@ -189,15 +189,15 @@ def lost(record: UpdateRecord, reason: str, time: str) -> UpdateRecord:
 
 def configured(record: UpdateRecord, before: BundleSlot | None) -> UpdateRecord:
     """A person has put another bundle where the configuration points, and it can run: it counts."""
-    under_way = record.phase != "proving"
+    in_flight = record.phase != "proving"
     return _replace(
         record,
         active=None,
         previous=before,
         configured_sha256="",
-        phase=record.phase if under_way else "idle",
-        candidate=record.candidate if under_way else None,
-        attempts=record.attempts if under_way else 0,
+        phase=record.phase if in_flight else "idle",
+        candidate=record.candidate if in_flight else None,
+        attempts=record.attempts if in_flight else 0,
     )
 
 

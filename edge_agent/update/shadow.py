@@ -61,12 +61,12 @@ def rehearse(
         providers=config.agent.providers,
     )
     try:
-        with TrialProcess(begin, go_on) as sandbox:
-            ready = sandbox.ready()
+        with TrialProcess(begin, go_on) as trial_process:
+            ready = trial_process.ready()
             if ready.refusal:
                 return ShadowResult(None, None, ready.refusal)
             at("opened")
-            comparison = _compared(sandbox, picker, config.update, go_on, at)
+            comparison = _compared(trial_process, picker, config.update, go_on, at)
     except TrialProcessError as error:
         return ShadowResult(None, None, str(error))
     picked = replace(candidate, gate=ready.gate, segmenter=ready.segmenter) if ready.gate else None
@@ -74,7 +74,7 @@ def rehearse(
 
 
 def _compared(
-    sandbox: TrialProcess,
+    trial_process: TrialProcess,
     picker: FrameSampler,
     rules: UpdateConfig,
     go_on: Callable[[], None],
@@ -90,6 +90,6 @@ def _compared(
             inspected = picker.take(_FRAME_WAIT_S)
             if inspected is None:
                 continue
-            comparison.add(sandbox.look(inspected.frame), inspected.judged_ms)
+            comparison.add(trial_process.look(inspected.frame), inspected.judged_ms)
             at(f"looked {comparison.frames}")
     return comparison

@@ -21,14 +21,14 @@ def stages(version: int) -> LoadedBundle:
     return cast(LoadedBundle, SimpleNamespace(ref=ref))
 
 
-def standing(record: UpdateRecord | None = None) -> tuple[StateKeeper, list[StateDocument]]:
+def state_keeper(record: UpdateRecord | None = None) -> tuple[StateKeeper, list[StateDocument]]:
     said: list[StateDocument] = []
     made = StateKeeper("b" * 32, stages(1), record or UpdateRecord(), STREAMING, say=said.append)
     return made, said
 
 
 def test_each_change_is_said_as_a_whole() -> None:
-    one, said = standing()
+    one, said = state_keeper()
     first = one.document()
     assert (first.state, first.inspecting, first.update) == ("online", True, None)
     assert said == []
@@ -43,7 +43,7 @@ def test_each_change_is_said_as_a_whole() -> None:
 
 
 def test_a_camera_that_is_as_it_was_is_not_said_again() -> None:
-    one, said = standing()
+    one, said = state_keeper()
     for _ in range(3):
         one.camera_is(STREAMING)
     assert said == []
@@ -51,7 +51,7 @@ def test_a_camera_that_is_as_it_was_is_not_said_again() -> None:
 
 def test_an_update_is_said_with_how_the_last_one_ended() -> None:
     last: Any = UpdateResult(result="refused", bundle=NEWER, reason="slow", time="t")
-    one, _ = standing(UpdateRecord(last=last))
+    one, _ = state_keeper(UpdateRecord(last=last))
     update = one.document().update
     assert update is not None
     assert (update.phase, update.candidate) == ("idle", None)

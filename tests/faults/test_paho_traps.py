@@ -348,7 +348,7 @@ def test_a_client_that_took_our_name_is_noticed_and_not_fought(rig: Rig) -> None
     (alarm,) = delivery.counts().alarms
     assert "another client" in alarm
     assert len(rig.broker.visits) == 1
-    assert delivery._courier._uplink.retry_at_s - time.monotonic() > 30
+    assert delivery._sender._broker_link.retry_at_s - time.monotonic() > 30
 
 
 def test_a_late_last_will_does_not_leave_us_offline(rig: Rig) -> None:
