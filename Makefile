@@ -22,7 +22,7 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c
 SERVICE_PYTHON ?= /usr/bin/python3
 
 .PHONY: demo test check chaos soak setup setup-edge clean system-demo system-test system-systemd
-.PHONY: install uninstall deb test-systemd audit help docs hooks
+.PHONY: install uninstall deb test-systemd audit help docs figures hooks
 # Two apt-get or two pip at a time would only hinder each other.
 .NOTPARALLEL:
 
@@ -47,6 +47,9 @@ audit: .venv/.stamp-dev  ## known vulnerabilities in the pinned packages, as far
 
 docs: .venv/.stamp-docs  ## the documentation as a site, in build/site; a warning is an error
 	.venv/bin/mkdocs build --strict
+
+figures: .venv/.stamp-dev  ## docs/figures*.md from benchmarks/results
+	.venv/bin/python -m benchmarks.pages
 
 hooks: .venv/.stamp-dev  ## run the linter, formatter and types before each commit
 	.venv/bin/pre-commit install
