@@ -63,7 +63,7 @@ uninstall:  ## remove that service; needs root
 deb: build/deb/.built  ## the package for machines like this one, in build/deb
 
 build/deb/.built: setup.cfg constraints.txt README.md LICENSE $(wildcard scripts/*.sh systemd/* systemd/*/* docs/*.md) \
-    $(shell find edge_agent export calibration benchmarks training -name '*.py')
+    $(shell find edge_agent export calibration benchmarks training workshop -name '*.py')
 	PYTHON=$(SERVICE_PYTHON) sh scripts/build-deb.sh build/deb
 	@touch $@
 

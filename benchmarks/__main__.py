@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_agent.cli import kit
 from edge_agent.errors import EdgeError
+from workshop import progress, terminal
 
 _EXAMPLES = """\
 examples:
@@ -21,14 +23,12 @@ examples:
   edge-bench networks --out full
   edge-bench delivery --events 30000 --backlog 1000000
 """
+_PRINTED = "-"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-bench",
-        description="Measure a bundle, and the delivery, on this machine.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = kit.parser(
+        "edge-bench", "Measure a bundle, and the delivery, on this machine.", _EXAMPLES
     )
     commands = parser.add_subparsers(dest="command", required=True)
     latency = commands.add_parser(
@@ -71,11 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     networks.set_defaults(act=_networks)
     networks.add_argument("--out", type=Path, required=True, metavar="DIR")
     networks.add_argument("--width", type=float, default=1.0, help="of the networks (default 1)")
-    networks.add_argument("--json", action="store_true", help="print the paths as JSON")
+    kit.json_option(networks, "print the paths as JSON")
     for one in (latency, accuracy):
         one.add_argument("bundle", type=Path, metavar="BUNDLE")
         one.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-        one.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+        _json_option(one)
     delivery = commands.add_parser(
         "delivery",
         help="events a second through the spool to a mosquitto of its own, and memory",
@@ -90,25 +90,36 @@ def _parser() -> argparse.ArgumentParser:
     delivery.add_argument(
         "--folder", type=Path, metavar="DIR", help="where the spool lies (default: a temporary one)"
     )
-    delivery.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    _json_option(delivery)
+    for command in commands.choices.values():
+        terminal.verbose_option(command)
     return parser
 
 
-def _latency(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    """As everywhere, and with a file: to keep a report beside the table that one reads."""
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=_PRINTED,
+        metavar="FILE",
+        help="print the report as JSON; with FILE write it there, and print the table",
+    )
 
+
+def _latency(args: argparse.Namespace) -> None:
     from benchmarks import latency, machine
     from edge_agent.bundle import reader
 
     _at_least(("--samples", args.samples, 1), ("--warm-up", args.warm_up, 0))
     bundle = reader.load(args.bundle)
-    with tqdm(total=2 * (args.samples + args.warm_up), desc="timing", file=sys.stderr) as bar:
+    with progress.counted(2 * (args.samples + args.warm_up), "timing", "round") as bar:
         timings, left_out = latency.measure(
             bundle,
             samples=args.samples,
             warm_up=args.warm_up,
             threads=args.threads,
-            progress=lambda: bar.update() and None,
+            progress=bar.update,
             providers=args.provider or ["CPUExecutionProvider"],
         )
     where = machine.describe()
@@ -120,7 +131,8 @@ def _latency(args: argparse.Namespace) -> None:
         "timings": [asdict(t) for t in timings],
         "not_timed": [asdict(n) for n in left_out],
     }
-    _report(args.json, report)
+    if _reported(args.json, report):
+        return
     print(f"{where['cpu']}, {args.threads} threads, {' '.join(where['cpu_flags'])}")
     print(latency.table(timings))
     for one in left_out:
@@ -128,21 +140,19 @@ def _latency(args: argparse.Namespace) -> None:
 
 
 def _accuracy(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from benchmarks import accuracy, machine
     from edge_agent.bundle import reader
 
     _at_least(("--frames", args.frames, 1), ("--first-seed", args.first_seed, 0))
     bundle = reader.load(args.bundle)
-    with tqdm(total=args.frames, desc="judging", unit="frame", file=sys.stderr) as bar:
+    with progress.counted(args.frames, "judging", "frame") as bar:
         results, baseline = accuracy.judge(
             bundle,
             args.artifacts.split(","),
             first_seed=args.first_seed,
             frames=args.frames,
             threads=args.threads,
-            progress=lambda: bar.update() and None,
+            progress=bar.update,
         )
     report = {
         "machine": machine.describe(),
@@ -152,12 +162,12 @@ def _accuracy(args: argparse.Namespace) -> None:
         "results": [asdict(r) for r in results],
         "baseline": asdict(baseline),
     }
-    _report(args.json, report)
+    if _reported(args.json, report):
+        return
     print(accuracy.table(results, baseline))
 
 
 def _networks(args: argparse.Namespace) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from benchmarks import networks
 
     if not 0.05 <= args.width <= 4:
@@ -171,8 +181,6 @@ def _networks(args: argparse.Namespace) -> None:
 
 
 def _delivery(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from benchmarks import delivery, machine
 
     checks = (("--events", args.events, 1), ("--backlog", args.backlog, 0))
@@ -184,12 +192,13 @@ def _delivery(args: argparse.Namespace) -> None:
             ("backlog", delivery.backlog, args.backlog),
         ):
             if count:
-                with tqdm(total=count, desc=name, unit="event", file=sys.stderr) as bar:
+                with progress.counted(count, name, "event") as bar:
                     runs[name] = measure(
                         Path(folder) / name, events=count, window=args.window, progress=bar.update
                     )
     where = machine.describe()
-    _report(args.json, {"machine": where, "runs": delivery.as_json(runs)})
+    if _reported(args.json, {"machine": where, "runs": delivery.as_json(runs)}):
+        return
     print(f"{where['cpu']}, {len(os.sched_getaffinity(0))} cores")
     print(delivery.table(runs))
 
@@ -200,23 +209,27 @@ def _at_least(*checks: tuple[str, int, int]) -> None:
             raise EdgeError(f"{name}: {value} is too small; give at least {least}")
 
 
-def _report(path: Path | None, report: dict[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EdgeError(f"--json: {path}: {error.strerror}; give a path to write") from None
+def _reported(to: str | None, report: dict[str, Any]) -> bool:
+    """Whether the report was printed; what goes to a file stands beside the table."""
+    text = json.dumps(report, indent=1)
+    if to == _PRINTED:
+        print(text)
+    elif to is not None:
+        try:
+            Path(to).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise EdgeError(f"--json: {to}: {error.strerror}; give a path to write") from None
+    return to == _PRINTED
+
+
+def _run(args: argparse.Namespace) -> None:
+    with terminal.quiet("edge-bench", verbose=args.verbose):
+        args.act(args)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        args.act(args)
-    except EdgeError as error:
-        print(f"edge-bench: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return kit.run("edge-bench", lambda: _run(args))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def make_bundle(out: Path) -> Path:
     """Export, calibrate and sign, unless it was done before from the same models and code."""
     bundle, work = out / "bundle", out / "work"
     sources = [MODELS / "gate.keras", MODELS / "segmenter.keras", ROOT / "constraints.txt"]
-    for package in ("edge_agent", "export", "calibration"):
+    for package in ("edge_agent", "export", "calibration", "workshop"):
         sources += sorted((ROOT / package).rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     stamp = work / "made-from"
@@ -97,7 +97,7 @@ def make_bundle(out: Path) -> Path:
     _tool(*simulate, "--seed", "4000", "--frames", "120", "--out", work / "samples")
     _tool(*simulate, "--seed", "3000", "--frames", "600", "--out", work / "labelled")
     networks = ("--gate", MODELS / "gate.keras", "--segmenter", MODELS / "segmenter.keras")
-    _tool("export", *networks, "--samples", work / "samples", "--out", bundle)
+    _tool("export", "convert", *networks, "--samples", work / "samples", "--out", bundle)
     least = ("--min-defect-px", str(MIN_DEFECT_PX))
     _tool("calibration", "gate", "--bundle", bundle, "--data", work / "labelled", *least)
     _tool("export", "keygen", "--out", work / _KEY)

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.errors import EdgeError
+from edge_agent.cli import kit
+from workshop import progress, terminal
 
 _EXAMPLE = """\
 examples:
@@ -20,11 +21,10 @@ examples:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-calibrate",
-        description="Set the gate's threshold in a bundle, for each artifact by itself.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = kit.parser(
+        "edge-calibrate",
+        "Set the gate's threshold in a bundle, for each artifact by itself.",
+        _EXAMPLE,
     )
     parser.add_argument("what", choices=("gate",))
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="leave out frames with a smaller defect (default 0: none)",
     )
-    parser.add_argument("--json", action="store_true", help="print the thresholds as JSON")
+    kit.json_option(parser, "print the thresholds as JSON")
+    terminal.verbose_option(parser)
     return parser
 
 
@@ -47,7 +48,8 @@ def _run(args: argparse.Namespace) -> None:
     from edge_agent.bundle.signature import SIGNATURE
 
     signed = (args.bundle / SIGNATURE).exists()
-    _calibrate(args)
+    with terminal.quiet("edge-calibrate", verbose=args.verbose):
+        _calibrate(args)
     if signed:
         print(
             f"edge-calibrate: {SIGNATURE} is removed, since bundle.json has changed; sign it "
@@ -57,8 +59,6 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from calibration import gate
     from edge_agent.bundle import reader
     from workshop.datasets import labelled_frames
@@ -72,14 +72,14 @@ def _calibrate(args: argparse.Namespace) -> None:
         print(json.dumps([]) if args.json else f"{args.bundle}: p = 0.01 for every gate artifact")
         return
     frames = labelled_frames.read(args.data)
-    with tqdm(total=len(frames), desc="scoring", unit="frame", file=sys.stderr) as progress:
+    with progress.counted(len(frames), "scoring", "frame") as bar:
         results = gate.calibrate(
             bundle,
             frames,
             miss_rate=args.miss_rate,
             min_defect_px=args.min_defect_px,
             threads=len(os.sched_getaffinity(0)),
-            progress=lambda _: progress.update() and None,
+            progress=lambda _: bar.update(),
         )
     if args.json:
         print(json.dumps([{f: getattr(r, f) for f in r.__slots__} for r in results]))
@@ -93,12 +93,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except EdgeError as error:
-        print(f"edge-calibrate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return kit.run("edge-calibrate", lambda: _run(args))
 
 
 if __name__ == "__main__":

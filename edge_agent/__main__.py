@@ -7,10 +7,7 @@ import logging
 import signal
 import sys
 
-from edge_agent.cli import bundle, camera, inspect, spool, status, subscribe, tools, update
-from edge_agent.cli.common import RunFailure
-from edge_agent.errors import EdgeError
-from edge_agent.version import VERSION
+from edge_agent.cli import bundle, camera, inspect, kit, spool, status, subscribe, tools, update
 
 _EXAMPLES = """\
 examples:
@@ -28,19 +25,13 @@ examples:
   edge-agent simulate --seed 7 --strips 5 --frames 100 --out frames
   edge-agent broker --port 1883
   edge-agent schema --out docs/schema
-
-exit codes: 0 done, 1 failed while running, 2 refused at the start
 """
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-agent",
-        description="Inspect a strip: camera, gate, segmenter, events over MQTT.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = kit.parser(
+        "edge-agent", "Inspect a strip: camera, gate, segmenter, events over MQTT.", _EXAMPLES
     )
-    parser.add_argument("--version", action="version", version=f"linegate {VERSION}")
     parser.set_defaults(until_interrupted=False)
     commands = parser.add_subparsers(dest="command", required=True)
     for one in (inspect, status, bundle, update, camera, subscribe, spool, tools):
@@ -55,17 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         # Both words end them, also where a script's background job was started deaf to SIGINT.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-    try:
-        args.act(args)
-    except RunFailure as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
-        return 1
-    except EdgeError as error:
-        print(f"edge-agent: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    return 0
+    # Ctrl-C is how most of its commands end.
+    return kit.run("edge-agent", lambda: args.act(args), endless=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Error families, named by who must act. Each message is one line: field, value, fix."""
 
+from typing import ClassVar
+
 
 class EdgeError(Exception):
     """Base of every error this product raises on purpose.
 
     Raised before the start it ends a command with exit code 2, afterwards with 1.
     """
+
+    exit_code: ClassVar[int] = 2
 
 
 class ConfigError(EdgeError):

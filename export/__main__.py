@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import EdgeError
+from edge_agent.cli import kit
 from export import cli_signing
+from workshop import progress, terminal
 
 if TYPE_CHECKING:
     from edge_agent.bundle.manifest import RegionRule
@@ -20,26 +20,24 @@ if TYPE_CHECKING:
     from export.acceptance_run import AcceptanceResult
     from export.exporter import Form
 
-_USAGE = """\
-edge-export --gate FILE --segmenter FILE --samples DIR --out DIR [options]
-       edge-export {keygen,sign,pack,verify} ...\
-"""
 _EXAMPLES = """\
-commands:
-  keygen  make a key that signs bundles
-  sign    sign a bundle
-  pack    make one file of a bundle, to carry
-  verify  check a bundle as the agent does: signature, form, every file
-
 examples:
-  edge-export --gate gate.keras --segmenter segmenter.keras --data labelled --out bundle
+  edge-export convert --gate gate.keras --segmenter segmenter.keras --data labelled --out bundle
   edge-export keygen --out line.key                         (once)
   edge-export sign bundle --key line.key
   edge-export pack bundle --out steel-1.linegate            (one file to carry)
   edge-export verify steel-1.linegate --trusted line.key.pub
-  edge-export --gate gate.keras --segmenter segmenter.keras --samples frames --out bundle
+"""
+_CONVERT_EXAMPLES = """\
+examples:
+  edge-export convert --gate gate.keras --segmenter segmenter.keras --data labelled --out bundle
+  edge-export convert --gate gate.keras --segmenter segmenter.keras --samples frames --out bundle
 The last one has no guard and no thresholds: edge-calibrate gate --bundle bundle --data labelled
 """
+_NAMELESS = (
+    "notice: write edge-export convert --gate ...; without the name it is understood in this "
+    "release only"
+)
 _UNGUARDED = (
     "No guard: the --samples have no labels, so nobody looked whether a form loses defects. "
     "With --data it is made sure."
@@ -47,14 +45,27 @@ _UNGUARDED = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-export",
-        description="Convert the two networks to ONNX and TFLite, float32 and int8, compare each "
-        "with float Keras, and pack them as a bundle.",
-        usage=_USAGE,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = kit.parser(
+        "edge-export",
+        "From two trained networks to a bundle that is whole, signed and ready to carry.",
+        _EXAMPLES,
     )
+    names = parser.add_subparsers(dest="command", required=True)
+    _convert_arguments(
+        names.add_parser(
+            "convert",
+            help="make a bundle of two networks",
+            description="Convert the two networks to ONNX and TFLite, float32 and int8, compare "
+            "each with float Keras, and pack them as a bundle.",
+            epilog=_CONVERT_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    cli_signing.add_all(names)
+    return parser
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     for stage in ("gate", "segmenter"):
         parser.add_argument(
             f"--{stage}",
@@ -106,10 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-samples", type=int, default=100, help="(default 100)")
     parser.add_argument("--min-area-px", type=int, default=150, help="smallest defect, frame px")
     parser.add_argument("--min-probability", type=float, default=0.5, help="of a defect's pixels")
-    parser.add_argument(
-        "--json", action="store_true", help="print export.json, without --data the comparison"
-    )
-    return parser
+    kit.json_option(parser, "print export.json, without --data the comparison")
+    terminal.verbose_option(parser)
+    parser.set_defaults(act=_convert)
 
 
 def _guard_arguments(group: argparse._ArgumentGroup) -> None:
@@ -140,9 +150,12 @@ def _guard_arguments(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _export(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
+def _convert(args: argparse.Namespace) -> None:
+    with terminal.quiet("edge-export", verbose=args.verbose):
+        _export(args)
 
+
+def _export(args: argparse.Namespace) -> None:
     from export import acceptance_run, bundle_writer, exporter, memory
     from workshop.datasets import image_folder
     from workshop.errors import WorkshopError
@@ -175,14 +188,13 @@ def _export(args: argparse.Namespace) -> None:
     golden = exporter.golden_samples(sources[0], images)
     made: dict[str, list[bundle_writer.ExportedArtifact]] = {}
     rows: list[float_comparison.ComparisonRow] = []
-    with tqdm(total=2 * (len(wanted) + 1), desc="export", unit="step", file=sys.stderr) as progress:
+    with progress.counted(2 * (len(wanted) + 1), "export", "step") as bar:
         for one in sources:
 
             def done(what: str, stage: str = one.stage) -> None:
-                progress.set_postfix_str(f"{stage} {what}")
-                progress.update()
+                bar.step(f"{stage} {what}")
 
-            convert_all = guard.convert_all(one, progress.set_postfix_str) if guard else None
+            convert_all = guard.convert_all(one, bar.note) if guard else None
             made[one.stage], found = exporter.forms(one, wanted, images, golden, done, convert_all)
             rows += found
     judged = guard.judge(sources, made, rows) if guard else None
@@ -274,17 +286,11 @@ def _forms(text: str) -> tuple[Form, ...]:
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        # Converting came first and has no name; it keeps its arguments.
-        if words and words[0] in cli_signing.COMMANDS:
-            cli_signing.run(words)
-        else:
-            _export(_parser().parse_args(words))
-    except EdgeError as error:
-        print(f"edge-export: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
+        print(_NAMELESS, file=sys.stderr)
+        words = ["convert", *words]
+    args = _parser().parse_args(words)
+    return kit.run("edge-export", lambda: args.act(args))
 
 
 if __name__ == "__main__":

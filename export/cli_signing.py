@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edge_agent.bundle import archive, reader, signature
 from edge_agent.bundle import manifest as bundles
+from edge_agent.cli import kit
 from export import signing_keys
 from workshop.errors import WorkshopError
 
 _Act = Callable[[argparse.Namespace], tuple[dict[str, object], str]]
 
 
-def run(words: Sequence[str]) -> None:
-    """`words`: the name of a command, and its arguments. Raises EdgeError."""
-    name, *rest = words
-    act, fill, text, example = COMMANDS[name]
-    parser = argparse.ArgumentParser(
-        prog=f"edge-export {name}", description=text, epilog=f"example: edge-export {example}"
-    )
-    fill(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(rest)
-    report, line = act(args)
+def add_all(names: Any) -> None:
+    """`names`: what `ArgumentParser.add_subparsers` gives."""
+    for name, (act, fill, text, example) in COMMANDS.items():
+        parser = names.add_parser(
+            name, help=text, description=text, epilog=f"example: edge-export {example}"
+        )
+        fill(parser)
+        kit.json_option(parser)
+        parser.set_defaults(act=_shown, tell=act)
+
+
+def _shown(args: argparse.Namespace) -> None:
+    """What the command has to tell, as JSON or as a line. Raises EdgeError."""
+    report, line = args.tell(args)
     print(json.dumps(report) if args.json else line)
 
 

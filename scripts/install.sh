@@ -51,7 +51,7 @@ rm -rf "$new"
 mkdir -p "$(dirname "$new")" "$work/source"
 # A copy, because a build leaves folders behind.
 tar -C "$source" -cf - --exclude __pycache__ --exclude '*.keras' setup.cfg pyproject.toml README.md \
-    LICENSE edge_agent export calibration benchmarks training | tar -C "$work/source" -xf -
+    LICENSE edge_agent export calibration benchmarks training workshop | tar -C "$work/source" -xf -
 "$python" -m venv "$new"
 "$new/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
     --no-warn-script-location -c "$source/constraints.txt" "$work/source"

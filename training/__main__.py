@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
-from edge_agent.errors import EdgeError
+from edge_agent.cli import kit
 from training.cli.data import add_inspect, add_split
 from training.cli.evaluate import add_evaluate
 from training.cli.train import add_train
-from training.errors import RunFailed
+from workshop import terminal
 
 _EXAMPLE = """\
 example, from images to two models and what they are worth:
@@ -24,33 +23,27 @@ example, from images to two models and what they are worth:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="edge-train",
-        description="Train and evaluate the gate and the segmenter.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = kit.parser("edge-train", "Train and evaluate the gate and the segmenter.", _EXAMPLE)
     commands = parser.add_subparsers(dest="command", required=True)
     add_inspect(commands)
     add_split(commands)
     add_train(commands, "gate")
     add_train(commands, "segmenter")
     add_evaluate(commands)
+    for command in commands.choices.values():
+        terminal.verbose_option(command)
     return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    with terminal.quiet("edge-train", verbose=args.verbose):
+        return int(args.run(args))
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        return int(args.run(args))
-    except EdgeError as error:
-        print(f"edge-train: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunFailed) else 2
-    except KeyboardInterrupt:
-        hint = "; --resume goes on after the last epoch" if hasattr(args, "resume") else ""
-        print(f"edge-train: interrupted{hint}", file=sys.stderr)
-        return 130
+    hint = "; --resume goes on after the last epoch" if hasattr(args, "resume") else ""
+    return kit.run("edge-train", lambda: _run(args), hint=hint)
 
 
 if __name__ == "__main__":

@@ -6,4 +6,6 @@ from workshop.errors import WorkshopError
 
 
 class RunFailed(WorkshopError):
-    """After the start: what was reached until then is kept. Exit code 1."""
+    """After the start: what was reached until then is kept."""
+
+    exit_code = 1

@@ -1,1 +1,1 @@
-"""What training, export and calibration share."""
+"""What the tools of the workshop share at the terminal; the agent does without."""

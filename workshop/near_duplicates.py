@@ -34,10 +34,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from tqdm import tqdm
 
 from edge_agent.frame import Image
 from workshop.datasets import DataSet
+from workshop.progress import counted, each
 
 _ALIKE, _SAME = 0.20, 0.25
 _SIDE = 128
@@ -117,7 +117,7 @@ def groups(dataset: DataSet, *, progress: bool = True) -> NDArray[np.int64]:
     count = len(dataset.samples)
     prints = empty_prints(count)
     digests = []
-    for index in tqdm(range(count), desc="reading images", unit="image", disable=not progress):
+    for index in each(range(count), "reading images", "image", total=count, shown=progress):
         prints[index] = fingerprint(dataset.image(index))
         digests.append(dataset.digest(index))
     return group_numbers(count, near_duplicates(prints, progress=progress), tuple(digests))
@@ -160,9 +160,7 @@ def _candidates(
     plain = _hashes(prints)
     starts = range(0, len(prints), _BLOCK)
     blocks = [(row, column) for row in starts for column in starts if row <= column]
-    with tqdm(
-        total=4 * len(blocks), desc="comparing images", unit="block", disable=not progress
-    ) as bar:
+    with counted(4 * len(blocks), "comparing images", "block", shown=progress) as bar:
         for turn in range(4):
             turned = plain if turn == 0 else _hashes(_turned(prints, turn))
             for row, column in blocks:

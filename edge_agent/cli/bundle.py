@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.cli.common import Commands, RunFailure, add, count, group, json_option
+from edge_agent.cli.common import Commands, add, count, group
+from edge_agent.cli.kit import RunFailure, json_option
 
 
 def register(commands: Commands) -> None:

@@ -15,10 +15,6 @@ Commands = Any
 """What `ArgumentParser.add_subparsers` gives; argparse has no public name for it."""
 
 
-class RunFailure(Exception):
-    """Carries an EdgeError raised after the start, so that the exit code is 1."""
-
-
 def add(
     commands: Commands,
     name: str,
@@ -42,10 +38,6 @@ def group(commands: Commands, name: str, text: str, example: str) -> Commands:
         name, help=text, description=text, epilog=f"example: edge-agent {example}"
     )
     return parser.add_subparsers(dest=f"{name}_command", required=True)
-
-
-def json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def config_options(parser: argparse.ArgumentParser) -> None:

@@ -6,15 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from edge_agent.cli.common import (
-    Commands,
-    RunFailure,
-    add,
-    config_options,
-    count,
-    json_option,
-    write,
-)
+from edge_agent.cli.common import Commands, add, config_options, count, write
+from edge_agent.cli.kit import RunFailure, json_option
 from edge_agent.errors import EdgeError
 
 

@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edge_agent.cli.common import (
-    Commands,
-    add,
-    config_options,
-    count,
-    group,
-    json_option,
-    moment_ns,
-)
+from edge_agent.cli.common import Commands, add, config_options, count, group, moment_ns
+from edge_agent.cli.kit import json_option
 from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.cli.common import Commands, RunFailure, add, json_option
+from edge_agent.cli.common import Commands, add
+from edge_agent.cli.kit import RunFailure, json_option
 from edge_agent.supervision.status_file import StatusAnswer, ask
 
 _CONFIG = Path("/etc/linegate/agent.toml")

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge_agent.cli.common import Commands, add, append, count, json_option
+from edge_agent.cli.common import Commands, add, append, count
+from edge_agent.cli.kit import json_option
 
 
 def register(commands: Commands) -> None:

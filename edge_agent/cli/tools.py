@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from edge_agent.cli.common import Commands, add, count, json_option, port, write
+from edge_agent.cli.common import Commands, add, count, port, write
+from edge_agent.cli.kit import json_option
 
 
 def register(commands: Commands) -> None:

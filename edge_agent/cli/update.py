@@ -9,15 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.common import (
-    Commands,
-    RunFailure,
-    add,
-    config_options,
-    count,
-    group,
-    json_option,
-)
+from edge_agent.cli.common import Commands, add, config_options, count, group
+from edge_agent.cli.kit import RunFailure, json_option
 
 if TYPE_CHECKING:
     from edge_agent.config.config import Config

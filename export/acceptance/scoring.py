@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from edge_agent.bundle.manifest import Input, InputSpec, RegionRule
 from edge_agent.frame import Image
@@ -16,6 +15,7 @@ from edge_agent.inspection.preprocess import inputs, stitch, tile_boxes
 from edge_agent.inspection.segmenter import class_map, regions
 from workshop.datasets import DataSet, Planes
 from workshop.errors import WorkshopError
+from workshop.progress import each
 from workshop.segmentation_metrics import Components, image_dice, outcome
 
 Network = Callable[[Input], NDArray[np.float32]]
@@ -60,7 +60,7 @@ class Scorer:
             images = [i for i in images if self._drawn(i)]
         values = np.empty((len(networks), len(images)))
         differences = np.empty_like(values)
-        for column, index in enumerate(tqdm(images, desc=what, unit="image", leave=False)):
+        for column, index in enumerate(each(images, what, "image", total=len(images), kept=False)):
             values[:, column], differences[:, column] = self._one(networks, index)
         names = tuple(self.data.samples[i].name for i in images)
         defective = np.array([self.data.samples[i].defective for i in images], np.bool_)

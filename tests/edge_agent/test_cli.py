@@ -33,7 +33,7 @@ SUBCOMMANDS = {
     ),
     "edge-bench": ("latency", "accuracy", "networks", "delivery"),
     "edge-calibrate": (),
-    "edge-export": ("keygen", "sign", "pack", "verify"),
+    "edge-export": ("convert", "keygen", "sign", "pack", "verify"),
     "edge-train": ("inspect", "split", "gate", "segmenter", "evaluate"),
 }
 EVERY_COMMAND = [
@@ -121,8 +121,9 @@ def test_examples_in_the_help_can_be_typed(words: tuple[str, ...]) -> None:
         assert parser.parse_args(line.split()).command == line.split()[0]
 
 
-def test_version(typed: Typed) -> None:
-    code, out, _ = typed("edge-agent", "--version")
+@pytest.mark.parametrize("tool", SUBCOMMANDS)
+def test_version(typed: Typed, tool: str) -> None:
+    code, out, _ = typed(tool, "--version")
     assert (code, out) == (0, f"linegate {importlib.metadata.version('linegate')}\n")
 
 
@@ -168,7 +169,8 @@ def test_version(typed: Typed) -> None:
         ("edge-calibrate", "required: what"),
         ("edge-calibrate gate --bundle no/such/bundle", "no/such/bundle/bundle.json"),
         ("edge-calibrate gate --bundle x --miss-rate 1.5", "--miss-rate: 1.5"),
-        ("edge-export", "required: --gate"),
+        ("edge-export", "required: command"),
+        ("edge-export convert", "required: --gate"),
         ("edge-export keygen", "required: --out"),
         ("edge-export keygen --out setup.cfg/below", "--out: setup.cfg/below: Not a directory"),
         ("edge-export keygen --out setup.cfg", "--out: setup.cfg: is there already"),

@@ -49,7 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _words(models: Path, samples: Path, out: Path) -> list[str]:
     gate, segmenter = models / "gate.keras", models / "segmenter.keras"
-    files = ["--gate", str(gate), "--segmenter", str(segmenter)]
+    files = ["convert", "--gate", str(gate), "--segmenter", str(segmenter)]
     return [*files, "--samples", str(samples), "--out", str(out)]
 
 

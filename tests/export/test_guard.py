@@ -123,7 +123,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _words(gate: keras.Model, segmenter: Path, data: Path, folder: Path) -> list[str]:
     gate.save(folder / "gate.keras")
-    files = ["--gate", str(folder / "gate.keras"), "--segmenter", str(segmenter)]
+    files = ["convert", "--gate", str(folder / "gate.keras"), "--segmenter", str(segmenter)]
     return [*files, "--data", str(data), "--out", str(folder / "out")]
 
 

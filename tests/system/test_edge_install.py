@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("edge_agent", "export", "calibration", "benchmarks", "training")
+PACKAGES = ("edge_agent", "export", "calibration", "benchmarks", "training", "workshop")
 FILES = ("setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]

@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from training.data_report.figures import ClassCounts, DataReport, NearPair, Size, Spread
 from workshop import near_duplicates
 from workshop import splits as split
 from workshop.datasets import DataSet, Planes
 from workshop.errors import WorkshopError
+from workshop.progress import each
 
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -111,7 +111,8 @@ class _Seen:
 
 def _look(dataset: DataSet, progress: bool) -> _Seen:
     seen = _Seen(len(dataset.samples))
-    bar = tqdm(dataset.samples, desc="reading images", unit="image", disable=not progress)
+    samples = dataset.samples
+    bar = each(samples, "reading images", "image", total=len(samples), shown=progress)
     for index, sample in enumerate(bar):
         try:
             image = dataset.image(index)

@@ -5,13 +5,11 @@ Of an image only counts and scores are kept; pixels are gone when the next one i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from edge_agent.frame import ClassMap, Image
 from edge_agent.inspection.segmenter import class_map
@@ -22,6 +20,7 @@ from workshop import splits
 from workshop.datasets.base import DataSet, Planes
 from workshop.errors import WorkshopError
 from workshop.gate_metrics import logit
+from workshop.progress import each
 from workshop.segmentation_metrics import Components, ImageOutcome, ImageRecord, outcome
 
 
@@ -157,8 +156,7 @@ def judged(
     Raises RunFailed where no image could be judged.
     """
     classes = np.arange(1, len(judge.dataset.class_names) + 1, dtype=np.uint8)
-    slow = 0.5 if sys.stderr.isatty() else 30
-    for index in tqdm(chosen.pick, unit="image", mininterval=slow, desc="evaluate"):
+    for index in each(chosen.pick, "evaluate", "image", total=len(chosen.pick)):
         try:
             record, found = judge.see(index)
         except (WorkshopError, ValueError) as error:

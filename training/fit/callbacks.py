@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import keras
-from tqdm import tqdm
 
 from training.errors import RunFailed
 from training.fit import checkpoint
 from training.fit.checkpoint import Checkpoint, Progress
+from workshop.progress import counted, say
 
 LAST, BEST = "last.npz", "best.npz"
 
@@ -95,9 +95,10 @@ class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, keeper: EpochKeeper, epochs: int, steps: int, done: int) -> None:
         super().__init__()
         self._keeper, self._epochs = keeper, epochs
-        slow = 0.5 if sys.stderr.isatty() else 30
-        self._bar = tqdm(
-            total=epochs * steps, initial=done * steps, unit="step", mininterval=slow, leave=False
+        self._shown = ExitStack()
+        # The epochs' lines stay, the bar need not.
+        self._bar = self._shown.enter_context(
+            counted(epochs * steps, "training", "step", kept=False, done=done * steps)
         )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -106,7 +107,7 @@ class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         figures = "  ".join(f"{k} {float(v):.4f}" for k, v in (logs or {}).items())
         best = "  *" if self._keeper.progress.best_epoch == epoch + 1 else ""
-        tqdm.write(f"epoch {epoch + 1}/{self._epochs}  {figures}{best}", file=sys.stderr)
+        say(f"epoch {epoch + 1}/{self._epochs}  {figures}{best}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._bar.close()
+        self._shown.close()

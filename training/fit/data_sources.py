@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from edge_agent.bundle.manifest import InputSpec
 from training.config import TrainConfig
@@ -11,6 +10,7 @@ from training.input import batches
 from training.networks import backbones
 from workshop.datasets import DataSet, SimulatedDataSet
 from workshop.errors import WorkshopError
+from workshop.progress import each
 from workshop.splits import Indices
 
 
@@ -60,6 +60,7 @@ def read_once(parts: dict[str, batches.ImageSource]) -> None:
         if isinstance(source.dataset, SimulatedDataSet):
             continue
         slow = len(source.pick) > 200
-        for index in tqdm(source.pick, desc=f"checking {part}", unit="image", disable=not slow):
+        count = len(source.pick)
+        for index in each(source.pick, f"checking {part}", "image", total=count, shown=slow):
             source.dataset.image(int(index))
             source.dataset.planes(int(index))

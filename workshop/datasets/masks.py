@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from edge_agent.image_files import read_image
 from workshop.datasets.base import Planes, Sample
@@ -27,6 +26,7 @@ from workshop.datasets.files import (
     read_table,
 )
 from workshop.errors import WorkshopError
+from workshop.progress import each
 
 COLUMNS = ("file", "class_name", "class_id")
 _MAX_UNNAMED = 64
@@ -56,7 +56,8 @@ class MaskDataSet(ImageFiles):
         limit = len(class_names) if class_names is not None else _MAX_UNNAMED
         drawn: dict[str, tuple[int, ...]] = {}
         broken = set()
-        for name in tqdm(look, desc="reading masks", unit="mask", disable=len(look) <= _SILENT):
+        shown = len(look) > _SILENT
+        for name in each(look, "reading masks", "mask", total=len(look), shown=shown):
             try:
                 drawn[name] = _drawn(self._masks[name], limit, class_names)
             except WorkshopError:

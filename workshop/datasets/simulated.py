@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from edge_agent.frame import Image
 from edge_agent.simulation.rolled_steel import CLASS_NAMES, SteelSettings, SteelStrip
 from workshop.datasets.base import Planes, Sample
 from workshop.errors import WorkshopError
+from workshop.progress import counted
 
 FRAME_LINES = 256
 # Strips that training may look at. Calibration and tests take theirs from other ranges
@@ -48,7 +48,7 @@ class SimulatedDataSet:
         self._at: list[tuple[int, int]] = []
         samples = []
         count = len(seeds) * frames_per_strip
-        with tqdm(desc="labels", unit="frame", total=count, disable=count <= _SILENT) as bar:
+        with counted(count, "labels", "frame", shown=count > _SILENT) as bar:
             for seed in seeds:
                 for frame in range(frames_per_strip):
                     truth = self._strip(seed).truth(frame * FRAME_LINES, FRAME_LINES)

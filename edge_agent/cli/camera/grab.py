@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.camera import text
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, RunFailure, add, count, json_option
+from edge_agent.cli.common import Commands, add, count
+from edge_agent.cli.kit import RunFailure, json_option
 from edge_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _check_out(out: Path) -> None:
 
 
 def _written(path: Path, frame: Frame) -> text.GrabbedImage:
-    """Raises Started where it cannot be."""
+    """Raises RunFailure where it cannot be."""
     import cv2
 
     image = frame.image

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.camera import text
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, add, json_option
+from edge_agent.cli.common import Commands, add
+from edge_agent.cli.kit import json_option
 from edge_agent.errors import ConfigError
 
 if TYPE_CHECKING:

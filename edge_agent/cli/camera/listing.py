@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.cli.camera import text
-from edge_agent.cli.common import Commands, add, json_option
+from edge_agent.cli.common import Commands, add
+from edge_agent.cli.kit import json_option
 from edge_agent.errors import CameraError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 from edge_agent.camera import Backend, EndOfStream, StreamCounters, open_backend
 from edge_agent.camera.commissioning import BlockRecorder
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.cli.common import RunFailure
+from edge_agent.cli.kit import RunFailure
 from edge_agent.config.camera import Camera as CameraConfig
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block, Frame
@@ -77,7 +77,7 @@ def assembled(config: CameraConfig) -> Iterator[tuple[LineCamera, CameraSession]
 
 
 def frames(camera: LineCamera) -> Iterator[Frame]:
-    """Until the camera ends; gaps are named on stderr. Raises Started when it is silent."""
+    """Until the camera ends; gaps are named on stderr. Raises RunFailure when it is silent."""
     waited_s = time.monotonic()
     while time.monotonic() - waited_s < _WAIT_S:
         try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, RunFailure, add, count, json_option
+from edge_agent.cli.common import Commands, add, count
+from edge_agent.cli.kit import RunFailure, json_option
 from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:

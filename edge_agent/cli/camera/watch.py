@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.camera import text
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, add, count, json_option
+from edge_agent.cli.common import Commands, add, count
+from edge_agent.cli.kit import json_option
 
 if TYPE_CHECKING:
     from edge_agent.camera.commissioning import BlockRecorder

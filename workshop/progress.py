@@ -1,0 +1,133 @@
+"""How far a command is, on standard error: a bar on a terminal, elsewhere one line a step.
+
+In a log of a build or of a service a bar is a thousand lines, and nothing at all is no better.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+EVERY_S = 30.0
+"""How often a long loop says where it is, where there is no terminal."""
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    def update(self, count: int = 1) -> None:
+        """`count` more are done."""
+
+    def step(self, name: str) -> None:
+        """The step of this name is done: a line of its own, where there is no terminal."""
+
+    def note(self, text: str) -> None:
+        """What is being done now; on a terminal only."""
+
+
+def on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextmanager
+def counted(
+    total: int, what: str, unit: str, *, kept: bool = True, shown: bool = True, done: int = 0
+) -> Iterator[Progress]:
+    """Progress over `total` of `unit`, of which `done` were done before.
+
+    `kept`: it is a step of its own, its last state stays to be read; else it is part of a step.
+    """
+    if not shown:
+        yield _Silent()
+        return
+    made = _Bar(total, what, unit, kept, done) if on_terminal() else _Lines(total, what, unit, done)
+    try:
+        yield made
+    finally:
+        made.close(kept=kept)
+
+
+def each(
+    items: Iterable[T],
+    what: str,
+    unit: str,
+    *,
+    total: int,
+    kept: bool = True,
+    shown: bool = True,
+) -> Iterator[T]:
+    """The items; each counts as done when the next one is asked for."""
+    with counted(total, what, unit, kept=kept, shown=shown) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+def say(text: str) -> None:
+    """A line on standard error, above the bars if there are any."""
+    if on_terminal():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Silent:
+    def update(self, count: int = 1) -> None: ...
+
+    def step(self, name: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+class _Bar:
+    def __init__(self, total: int, what: str, unit: str, kept: bool, done: int) -> None:
+        from tqdm import tqdm  # what is not shown need not be installed
+
+        self._bar: Any = tqdm(
+            total=total, initial=done, desc=what, unit=unit, leave=kept, file=sys.stderr
+        )
+
+    def update(self, count: int = 1) -> None:
+        self._bar.update(count)
+
+    def step(self, name: str) -> None:
+        self._bar.set_postfix_str(name)
+        self._bar.update()
+
+    def note(self, text: str) -> None:
+        self._bar.set_postfix_str(text)
+
+    def close(self, *, kept: bool) -> None:
+        self._bar.close()
+
+
+class _Lines:
+    def __init__(self, total: int, what: str, unit: str, done: int) -> None:
+        self._total, self._what, self._unit = total, what, unit
+        self._done = done
+        self._told, self._at = done, time.monotonic()
+
+    def update(self, count: int = 1) -> None:
+        self._done += count
+        if time.monotonic() - self._at >= EVERY_S:
+            self._tell()
+
+    def step(self, name: str) -> None:
+        self._done += 1
+        self._tell(f": {name}")
+
+    def note(self, text: str) -> None: ...
+
+    def close(self, *, kept: bool) -> None:
+        if kept and self._done != self._told:
+            self._tell()
+
+    def _tell(self, more: str = "") -> None:
+        unit = self._unit if self._total == 1 else f"{self._unit}s"
+        say(f"{self._what}: {self._done} of {self._total} {unit}{more}")
+        self._told, self._at = self._done, time.monotonic()
