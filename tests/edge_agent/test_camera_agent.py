@@ -195,6 +195,7 @@ def test_a_stream_that_goes_away_and_comes_back_needs_no_hands(
         done = running.ended()
     assert done.code == 0, done.stderr
     heard.wait("gap")
+    eventually(lambda: states()[-1][0] == "offline", "its last word")
     closes(done.summary)
     # The broker never noticed: one connection, whose state changed with the camera alone.
     assert states()[0] == ("online", "streaming")

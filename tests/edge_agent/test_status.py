@@ -174,7 +174,10 @@ def test_status_of_an_agent_that_runs_is_killed_and_ends(
     assert answer["well"] and answer["status"]["broker_connected"]
     assert set(answer["status"]["stages"]) == {"camera", "inference", "spool", "publisher"}
     assert done.stderr == ""
-    in_words = _command(*words)
+    # On a busy machine it may be late with its status, which is not well, for a moment.
+    in_words = eventually(
+        lambda: found if (found := _command(*words)).returncode == 0 else None, "well, in words"
+    )
     assert in_words.stdout.startswith("well: agent, process ")
 
     def scrape() -> dict[str, float]:
@@ -191,10 +194,15 @@ def test_status_of_an_agent_that_runs_is_killed_and_ends(
 
     mosquitto.stop()
     lost = eventually(
-        lambda: found if (found := _command(*words)).returncode == 1 else None, "not well"
+        lambda: (
+            found
+            if (found := _command(*words)).stderr.startswith("edge-agent: broker: not connected")
+            else None
+        ),
+        "not well because of the broker",
     )
+    assert lost.returncode == 1
     assert lost.stdout.startswith("not well: ")
-    assert lost.stderr.startswith("edge-agent: broker: not connected")
     running.kill()
     dead = _command(*words, "--json")
     assert dead.returncode == 1

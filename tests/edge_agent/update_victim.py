@@ -76,6 +76,8 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
     threading.Thread(target=end_it, daemon=True).start()
     summary = agent.run()
+    # The steps after the record is idle are its too, and on a busy machine it may be amid them.
+    agent._updater.join()
     Path(request["summary"]).write_text(json.dumps(summary), encoding="utf-8")
 
 

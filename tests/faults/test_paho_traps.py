@@ -20,7 +20,7 @@ from scripted_broker import Broker, Visit
 
 from edge_agent.config import config as configs
 from edge_agent.config.config import MqttConfig
-from edge_agent.delivery import backoff, in_flight, sender
+from edge_agent.delivery import backoff, broker_link, in_flight, sender
 from edge_agent.delivery import delivery as module
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery, Draft
@@ -234,8 +234,12 @@ def test_the_word_of_a_refusal_is_not_refused_for_good(
     assert delivery.counts().messages_refused == 1
 
 
-def test_nothing_is_handed_to_a_client_that_is_not_connected(rig: Rig) -> None:
+def test_nothing_is_handed_to_a_client_that_is_not_connected(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """paho: publish() offline returns an error, and the message goes out later all the same."""
+    # The first connection must live until all is spooled, however long that takes.
+    monkeypatch.setattr(broker_link, "_ANSWER_TIMEOUT_S", 3600.0)
     rig.broker.greet = lambda visit: None  # the handshake hangs
     delivery = rig.delivery()
     rig.offer(delivery, 4)

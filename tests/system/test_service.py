@@ -347,8 +347,13 @@ def test_a_kill_loses_nothing(
 ) -> None:
     broker.stop()
     eventually(lambda: len(machine.spooled()) >= 3, "events kept while the broker is away")
-    eventually(lambda: machine.status()[0] == 1, "a status that is not well")
-    assert any(t.startswith("broker: ") for t in machine.status()[1]["troubles"])
+
+    def without_broker() -> bool:
+        # It may be late with its status first, or next: one answer says both.
+        code, answer = machine.status()
+        return code == 1 and any(t.startswith("broker: ") for t in answer["troubles"])
+
+    eventually(without_broker, "a status that is not well because of the broker")
     before, restarts = machine.process, machine.restarts
     machine.kill("KILL")
     waiting = machine.spooled()
@@ -362,8 +367,13 @@ def test_a_frozen_process_is_restarted(machine: Machine, eventually: Callable[..
     eventually(lambda: machine.status()[0] == 0, "a status that is well")
     before, restarts = machine.process, machine.restarts
     machine.kill("STOP")
-    eventually(lambda: machine.status()[0] == 1, "a status that is not well")
-    assert "silent" in machine.status()[1]["troubles"][0]
+
+    def silent() -> bool:
+        # The watchdog does not wait for a second question.
+        code, answer = machine.status()
+        return code == 1 and "silent" in answer["troubles"][0]
+
+    eventually(silent, "a status that is not well, of one that is silent")
     eventually(lambda: machine.restarts == restarts + 1, "a restart")
     eventually(lambda: machine.process not in ("0", before), "another process")
     # systemd wakes what it kills, so even this one could say where it stood.
@@ -398,14 +408,16 @@ def test_a_hanging_network_leaves_its_stack_and_is_restarted(
     cv2.imwrite(str(last), np.full((256, 800), 245, np.uint8))
     camera = 'kind = "folder"\npath = "/var/lib/linegate/frames"'
     machine.configure(broker.url, "hanging", camera)
+    known = len(machine.journal)
     machine.run("systemctl", "restart", UNIT, check=True)
     before = machine.restarts
     eventually(lambda: machine.stuck == ["inference"], "a stuck stage")
     assert "inference stands still" in machine.show("StatusText") + machine.journal
-    eventually(lambda: machine.restarts == before + 1, "a restart", 60)
-    told = machine.journal
-    stood = told.rindex("inference stands still")
-    struck = told.rindex("Watchdog timeout")
+    # It hangs again after each restart: on a busy machine we may look when it already has.
+    eventually(lambda: machine.restarts > before, "a restart", 60)
+    told = machine.journal[known:]
+    stood = told.index("inference stands still")
+    struck = told.index("Watchdog timeout")
     assert stood < struck, "first the stack, then the watchdog"
     assert "edge_agent/inspection/runtime/onnx.py" in told[stood:struck]
     assert "in _inspect_loop" in told[stood:struck]

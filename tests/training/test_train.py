@@ -45,16 +45,6 @@ def _process(*arguments: str, env: dict[str, str] = _QUIET) -> subprocess.Popen[
     )
 
 
-def _free_ports(count: int) -> list[int]:
-    import socket
-
-    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in opened]
-    for one in opened:
-        one.close()
-    return ports
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["gate", "segmenter"])
 def test_a_run_folder_holds_all_that_made_the_model(
@@ -243,9 +233,11 @@ def test_an_image_that_goes_missing_while_it_trains_ends_the_run_in_one_line(
 
 
 @pytest.mark.slow
-def test_two_workers_train_one_model(drawn_set: Path, tiny: Tiny, tmp_path: Path) -> None:
+def test_two_workers_train_one_model(
+    drawn_set: Path, tiny: Tiny, tmp_path: Path, reserve_port: Callable[[], int]
+) -> None:
     config = tiny("")
-    workers = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    workers = [f"127.0.0.1:{reserve_port()}" for _ in range(2)]
     running = []
     for index in range(2):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}

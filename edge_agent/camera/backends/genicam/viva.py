@@ -24,6 +24,8 @@ with contextlib.suppress(ImportError):
 CCP, HEARTBEAT_TIMEOUT, PACKET_SIZE = 0x0A00, 0x0938, 0x0D04
 _TICKS_HIGH, _TICKS_LOW = 0x093C, 0x0940
 _EXCLUSIVE = 3
+_ASK_S = (0.3, 0.6, 0.9)
+"""How long each question for a camera waits for answers, until it is found."""
 
 _KINDS: dict[str, Kind] = {
     "Integer": "integer",
@@ -85,7 +87,7 @@ def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, Disco
     wanted = {"serial": config.serial, "user_name": config.user_name}
     if config.transport == "gige":
         wanted |= {"mac": config.mac, "ip": config.ip}
-    found = choose(devices(config), wanted)
+    found = _found(config, wanted)
     if config.transport == "usb3":
         return _connect_usb(found), found
     own = gvcp.interfaces()
@@ -96,6 +98,16 @@ def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, Disco
     if not monitor:
         camera = _with_heartbeat(camera, device, found, config)
     return camera, found
+
+
+def _found(config: GenicamCamera, wanted: dict[str, str]) -> DiscoveredCamera:
+    """A question or its answer may be lost on the wire, and a busy camera's answer may be late."""
+    for wait_s in _ASK_S:
+        try:
+            return choose(devices(config, wait_s), wanted)
+        except CameraLost as error:
+            missing = error
+    raise missing
 
 
 def _check(config: GenicamCamera) -> None:
@@ -127,9 +139,11 @@ def _foreign(ip: str, own: list[gvcp.Interface]) -> str:
 
 def _device(found: DiscoveredCamera) -> Any:
     """The library's own handle; only its discovery makes one."""
-    for one in library().discover(timeout_ms=250, iface=found.interface or None, all=True):
-        if one.ip == found.ip:
-            return one
+    for wait_s in _ASK_S:
+        wait_ms = round(1000 * wait_s)
+        for one in library().discover(timeout_ms=wait_ms, iface=found.interface or None, all=True):
+            if one.ip == found.ip:
+                return one
     raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: answered once, and then no more")
 
 
