@@ -111,7 +111,8 @@ def test_reconnects_leave_nothing_behind() -> None:
         _taken(backend, 2)
         backend.close()
         seen.append(held())
-    assert seen[-1] == seen[1]
+    # A thread of an earlier test may end meanwhile: fewer is right, more is a leak.
+    assert all(last <= early for last, early in zip(seen[-1], seen[1], strict=True)), seen
 
 
 def test_what_it_does_not_take_is_one_line() -> None:

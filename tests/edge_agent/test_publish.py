@@ -47,7 +47,7 @@ class Client:
         self.connection = Connection(config, "agent-1", will, self.notes.put, mqtt311)
 
     def note(self) -> Note:
-        """What it tells next, but for Reached, which comes before all else."""
+        """What it tells next, but for TcpConnected, which comes before all else."""
         note = self.notes.get(timeout=30)
         return self.note() if note == TcpConnected() else note
 
@@ -146,7 +146,7 @@ time.sleep(600)
     with process:
         assert process.stdout is not None
         try:
-            for note in "Reached", "Connected", "Acknowledged":
+            for note in "TcpConnected", "Connected", "Acknowledged":
                 assert process.stdout.readline().startswith(note)
         finally:
             process.kill()
