@@ -93,12 +93,12 @@ class BlockRecorder:
         self._lines_before_last = 0
 
     def take(self, block: Block) -> None:
-        now = block.captured_monotonic_ns
+        now = block.span.captured_monotonic_ns
         self._span = (self._span[0] if self._span else now, now)
         self._lines_before_last = self.lines
         self.blocks += 1
         self.complete += not block.fault
-        self.lines += block.line_count or 0
+        self.lines += block.span.line_count or 0
         self.bytes += block.data.nbytes if block.data is not None else 0
         if self._last:
             block_id, camera_ns, host_ns = self._last

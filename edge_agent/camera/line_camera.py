@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from edge_agent.camera.base import Backend, CameraCounts, CameraStatus, EndOfStream
 from edge_agent.camera.stream.clock import ClockMap
-from edge_agent.camera.stream.frame_cutter import FrameCutter, Stretch
+from edge_agent.camera.stream.frame_cutter import FrameCutter
 from edge_agent.camera.stream.image_checks import ImageChecks
 from edge_agent.camera.stream.ledger import BlockLedger, MissingLines
 from edge_agent.camera.stream.pixel_formats import decode
@@ -152,59 +152,37 @@ class LineCamera:
             self._clock = ClockMap()
             self._plausibility.forget()
             self._hole(self._ledger.resume(outage, self._source.first_block_id, block))
-        at = self._clock.utc_ns(block.camera_ns, block.camera_clock, block.captured_utc_ns)
-        block = replace(block, captured_utc_ns=at)
-        holes, placed = self._ledger.take(block, self._source.counters)
+        at = self._clock.utc_ns(block.camera_ns, block.camera_clock, block.span.captured_utc_ns)
+        block = replace(block, span=replace(block.span, captured_utc_ns=at))
+        holes, placed, misfit = self._ledger.take(block, self._source.counters)
         self._lost_blocks = self._source.counters.lost_blocks or 0
         for hole in holes:
             self._hole(hole)
             self._judge(hole.reason.value, hole.detail, hole.block_count, block)
-        if placed.first_line is None:
+        if placed is None:
             return
-        image, fault = self._image(block)
+        image, fault = self._image(placed)
         if fault or image is None:
             reason, detail = fault or (GapReason.BAD_FRAME, "no data")
             self._useless[reason.value] += 1
             self._judge(reason.value, detail, 1, block)
-            self._hole(
-                MissingLines(
-                    reason=reason,
-                    detail=detail,
-                    first_line=placed.first_line,
-                    line_count=block.line_count,
-                    block_count=1,
-                    captured_utc_ns=block.captured_utc_ns,
-                    captured_monotonic_ns=block.captured_monotonic_ns,
-                    encoder_count=block.encoder_count,
-                    encoder_end=placed.encoder_end,
-                )
-            )
+            self._hole(MissingLines(reason=reason, detail=detail, span=placed.span, block_count=1))
             return
-        if placed.misfit:
+        if misfit:
             self._useless[LINE_RATE] += 1
-        self._judge(LINE_RATE if placed.misfit else "", placed.misfit, 1, block)
-        self._ready += self._cutter.take(
-            Stretch(
-                image=image,
-                first_line=placed.first_line,
-                captured_utc_ns=block.captured_utc_ns,
-                captured_monotonic_ns=block.captured_monotonic_ns,
-                encoder_count=block.encoder_count,
-                encoder_end=placed.encoder_end,
-                source=block.source,
-            )
-        )
+        self._judge(LINE_RATE if misfit else "", misfit, 1, block)
+        self._ready += self._cutter.take(placed, image)
 
     def _image(self, block: Block) -> tuple[Image | None, tuple[GapReason, str] | None]:
         if block.fault:
             return None, (block.fault_reason, block.fault)
-        if block.data is None or block.line_count is None:
+        if block.data is None or block.span.line_count is None:
             return None, None
         try:
             image = decode(
                 block.data,
                 block.pixel_format,
-                block.line_count,
+                block.span.line_count,
                 block.width_px,
                 colour=self._colour,
             )
@@ -213,9 +191,9 @@ class LineCamera:
         return image, self._plausibility.fault(image) if self._checks else None
 
     def _hole(self, hole: MissingLines) -> None:
-        self._ready += self._cutter.take(hole)
+        self._ready += self._cutter.skip(hole)
 
     def _judge(self, reason: str, detail: str, count: int, block: Block) -> None:
         self._condition.blocks(
-            reason, detail, count, block.captured_monotonic_ns, block.captured_utc_ns
+            reason, detail, count, block.span.captured_monotonic_ns, block.span.captured_utc_ns
         )

@@ -12,35 +12,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import exp, isfinite
-from typing import Any
+from math import isfinite
 
 from edge_agent.camera import Camera, EndOfStream
 from edge_agent.config.config import Config
 from edge_agent.delivery.delivery import Delivery, Draft
 from edge_agent.errors import EdgeError
 from edge_agent.frame import Frame, Gap, GapReason, Region
-from edge_agent.inspection.gate import GateDecision
 from edge_agent.inspection.models import Models
-from edge_agent.inspection.strip import DefectPosition, StripTracker, untold
-from edge_agent.messages import events
+from edge_agent.inspection.strip import StripTracker, untold
+from edge_agent.pipeline import event_builder
+from edge_agent.pipeline.event_builder import Identity as Identity
 from edge_agent.pipeline.evidence import RateLimit, jpeg
 from edge_agent.pipeline.tally import Tally
 
 _log = logging.getLogger(__name__)
 
 _GRAB_TIMEOUT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentIdentity:
-    """Who speaks; `boot_id` is new at every start of the agent."""
-
-    agent: str
-    site: str
-    line: str
-    coil: str
-    boot_id: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +51,7 @@ class Pipeline:
         models: Models,
         camera: Camera,
         delivery: Delivery,
-        identity: AgentIdentity,
+        identity: Identity,
         frame_limit: int | None = None,
     ) -> None:
         self._models, self._camera = models, camera
@@ -231,7 +219,7 @@ class Pipeline:
             observer(Inspection(frame, models.ref.sha256, judged_ms, failed))
 
     def _inspect(self, frame: Frame, models: Models, began: int) -> None:
-        times = {"wait": _ms(began - frame.captured_monotonic_ns)}
+        times = {"wait": _ms(began - frame.span.captured_monotonic_ns)}
         verdict = models.gate.judge(frame.image)
         if not isfinite(verdict.score_logit):
             # Neither clean nor an alert: JSON has no such number, so it is declared as a gap.
@@ -246,10 +234,19 @@ class Pipeline:
         places = self._strip.place(frame, found, models.class_names)
         # What the frame before has told is not told again.
         found, places = untold(found, places)
-        times["total"] = _ms(time.monotonic_ns() - frame.captured_monotonic_ns)
+        times["total"] = _ms(time.monotonic_ns() - frame.span.captured_monotonic_ns)
         if found:
-            event = self._event(frame, models, verdict, found, places, times)
-            self._delivery.offer(Draft(event, frame.captured_utc_ns, self._picture(frame)))
+            event = event_builder.defect_event(
+                self._who,
+                frame,
+                bundle=models.ref,
+                class_names=models.class_names,
+                verdict=verdict,
+                regions=found,
+                places=places,
+                latency_ms=times,
+            )
+            self._delivery.offer(Draft(event, frame.span.captured_utc_ns, self._picture(frame)))
         self.tally.frame_inspected(
             lines=frame.new_lines,
             suspect=verdict.suspect,
@@ -266,97 +263,17 @@ class Pipeline:
         image = frame.image.copy()  # the camera may use its buffer again
         return lambda: jpeg(image, rules)[0]
 
-    def _event(
-        self,
-        frame: Frame,
-        models: Models,
-        verdict: GateDecision,
-        found: tuple[Region, ...],
-        places: tuple[DefectPosition, ...],
-        times: dict[str, float],
-    ) -> events.DefectEvent:
-        lines, pixels = frame.image.shape[:2]
-        return events.DefectEvent(
-            **self._common(frame),
-            line_count=lines,
-            overlap_lines=frame.overlap_lines,
-            encoder_count=frame.encoder_count,
-            encoder_end=frame.encoder_end,
-            source=frame.source,
-            gate=events.GateScore(
-                score_logit=round(verdict.score_logit, 4),
-                threshold_logit=round(verdict.threshold_logit, 4),
-                probability=_sigmoid(verdict.score_logit),
-            ),
-            bundle=models.ref,
-            latency_ms={stage: round(ms, 3) for stage, ms in times.items()},
-            defects=tuple(
-                events.Defect(
-                    id=place.defect_id,
-                    class_name=models.class_names[region.class_id - 1],
-                    class_id=region.class_id,
-                    confidence=round(region.confidence, 4),
-                    box_px=events.BoxPx(
-                        x=region.x_px, y=region.y_px, width=region.width_px, height=region.height_px
-                    ),
-                    area_px=region.area_px,
-                    area_mm2=place.area_mm2,
-                    across_mm=place.across_mm,
-                    along_m=place.along_m,
-                    mask=events.MaskRle(lines=lines, pixels=pixels, runs=region.rle),
-                )
-                for region, place in zip(found, places, strict=True)
-            ),
-        )
-
     def _declare(self, gap: Gap) -> None:
         """Either thread: an overload is declared where it happens."""
         _log.warning("gap: frame %d: %s: %s", gap.frame_id, gap.reason.value, gap.detail)
-        data = events.GapEvent(
-            **self._common(gap),
-            line_count=gap.line_count,
-            frame_count=gap.frame_count,
-            encoder_count=gap.encoder_count,
-            encoder_end=gap.encoder_end,
-            reason=gap.reason,
-            detail=gap.detail,
-        )
-        self._delivery.offer(Draft(data, gap.captured_utc_ns))
+        event = event_builder.gap_event(self._who, gap)
+        self._delivery.offer(Draft(event, gap.span.captured_utc_ns))
         self.tally.gap(gap)
-
-    def _common(self, of: Frame | Gap) -> dict[str, Any]:
-        return {
-            "agent": self._who.agent,
-            "site": self._who.site,
-            "line": self._who.line,
-            "coil": self._who.coil,
-            "boot_id": self._who.boot_id,
-            "seq": 0,  # numbered when spooled
-            "replayed": False,
-            "frame_id": of.frame_id,
-            "first_line": of.first_line,
-            "captured_monotonic_ns": of.captured_monotonic_ns,
-        }
 
 
 def _gap(frame: Frame, reason: GapReason, detail: str) -> Gap:
-    return Gap(
-        reason=reason,
-        frame_id=frame.frame_id,
-        first_line=frame.first_line + frame.overlap_lines,
-        line_count=frame.new_lines,
-        captured_utc_ns=frame.captured_utc_ns,
-        captured_monotonic_ns=frame.captured_monotonic_ns,
-        detail=detail,
-        encoder_count=frame.encoder_at(frame.first_line + frame.overlap_lines),
-        encoder_end=frame.encoder_end,
-    )
+    return Gap(reason, frame.frame_id, frame.new_span, detail)
 
 
 def _ms(nanoseconds: int) -> float:
     return nanoseconds / 1e6
-
-
-def _sigmoid(logit: float) -> float:
-    # 1 / (1 + e^-x), written so that neither side overflows.
-    return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

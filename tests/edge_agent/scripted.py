@@ -6,12 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from edge_agent.camera import EndOfStream, StreamCounters
-from edge_agent.frame import Block
+from edge_agent.frame import Block, LineSpan
 
 PIXELS = 40
 
@@ -25,16 +26,24 @@ def line_image(first: int, count: int, pixels: int = PIXELS) -> np.ndarray:
     return np.array(rows, np.uint8).reshape(count, pixels)
 
 
+_SPAN_FIELDS = tuple(field.name for field in fields(LineSpan))
+
+
 def block(block_id: int | None, lines: int = 10, **changes: Any) -> Block:
-    """The block of that number of a camera that counts from 0."""
+    """The block of that number of a camera that counts from 0. `changes`: of it or of its span."""
+    span: dict[str, Any] = {
+        "first_line": 0,
+        "line_count": lines,
+        "captured_utc_ns": time.time_ns(),
+        "captured_monotonic_ns": time.monotonic_ns(),
+    }
+    span |= {name: changes.pop(name) for name in _SPAN_FIELDS if name in changes}
     values: dict[str, Any] = {
         "data": line_image((block_id or 0) * lines, lines),
         "pixel_format": "Mono8",
         "width_px": PIXELS,
-        "line_count": lines,
+        "span": LineSpan(**span),
         "block_id": block_id,
-        "captured_utc_ns": time.time_ns(),
-        "captured_monotonic_ns": time.monotonic_ns(),
     }
     return Block(**values | changes)
 

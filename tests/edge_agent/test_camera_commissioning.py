@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.camera.base import CameraCounts
 from edge_agent.camera.commissioning import BlockRecorder, exposure, focus, judge, table
-from edge_agent.frame import Block
+from edge_agent.frame import Block, LineSpan
 
 
 def _block(number: int, ms: float, *, fault: str = "", camera: bool = True) -> Block:
@@ -16,10 +16,13 @@ def _block(number: int, ms: float, *, fault: str = "", camera: bool = True) -> B
         data=None if fault else np.zeros((10, 100), np.uint8),
         pixel_format="Mono8",
         width_px=100,
-        line_count=10,
+        span=LineSpan(
+            first_line=0,
+            line_count=10,
+            captured_utc_ns=0,
+            captured_monotonic_ns=round(ms * 1e6) + 3_000_000 * (number % 2),
+        ),
         block_id=number,
-        captured_utc_ns=0,
-        captured_monotonic_ns=round(ms * 1e6) + 3_000_000 * (number % 2),
         camera_ns=round(ms * 1e6) if camera else None,
         fault=fault,
     )

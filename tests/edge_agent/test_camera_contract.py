@@ -197,11 +197,11 @@ class TestEveryCamera:
     def test_stamps_both_clocks(self, camera: Camera) -> None:
         before_utc, before = time.time_ns(), time.monotonic_ns()
         taken = _take(camera)
-        stamps = [one.captured_monotonic_ns for one in taken]
+        stamps = [one.span.captured_monotonic_ns for one in taken]
         assert before <= stamps[0]
         assert stamps == sorted(stamps)
         assert stamps[-1] <= time.monotonic_ns()
-        assert abs(taken[0].captured_utc_ns - before_utc) < 60e9
+        assert abs(taken[0].span.captured_utc_ns - before_utc) < 60e9
 
     def test_keeps_no_hand_on_what_it_gave(self, camera: Camera) -> None:
         frames = [one for one in _take(camera) if isinstance(one, Frame)]
@@ -268,8 +268,8 @@ class TestEveryBackend:
         assert good
         for block in good:
             assert block.data is not None
-            assert block.line_count is not None
-            wanted = payload_bytes(block.pixel_format, block.line_count, block.width_px)
+            assert block.span.line_count is not None
+            wanted = payload_bytes(block.pixel_format, block.span.line_count, block.width_px)
             assert block.data.nbytes == wanted
 
     def test_ids_rise_by_one_if_there_are_any(self, backend: Backend) -> None:

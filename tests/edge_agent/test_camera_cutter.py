@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.camera.stream.frame_cutter import FrameCutter, Stretch
+from edge_agent.camera.stream.frame_cutter import FrameCutter
 from edge_agent.camera.stream.ledger import MissingLines
-from edge_agent.frame import Frame, Gap, GapReason, Image
+from edge_agent.frame import Block, Frame, Gap, GapReason, Image, LineSpan
 
 WIDTH = 3
 SECOND = 1_000_000_000
@@ -22,14 +22,20 @@ def _lines(first: int, count: int) -> Image:
     return np.stack(columns, axis=1).astype(np.uint8)
 
 
-def _stretch(first: int, count: int, at_ns: int = 0) -> Stretch:
-    return Stretch(
-        image=_lines(first, count),
-        first_line=first,
-        captured_utc_ns=1000 + first,
-        captured_monotonic_ns=at_ns or first,
-        encoder_count=10 * first,
-        encoder_end=10 * (first + count),
+def _block(first: int, count: int, image: Image | None = None) -> Block:
+    return Block(
+        data=_lines(first, count) if image is None else image,
+        pixel_format="RGB8",
+        width_px=WIDTH,
+        span=LineSpan(
+            first_line=first,
+            line_count=count,
+            captured_utc_ns=1000 + first,
+            captured_monotonic_ns=first,
+            encoder_count=10 * first,
+            encoder_end=10 * (first + count),
+        ),
+        block_id=None,
         source=f"at {first}",
     )
 
@@ -44,18 +50,27 @@ def _hole(
     return MissingLines(
         reason=reason,
         detail="why",
-        first_line=first,
-        line_count=count,
+        span=LineSpan(
+            first_line=first,
+            line_count=count,
+            captured_utc_ns=0,
+            captured_monotonic_ns=at_ns,
+            encoder_count=10 * first,
+            encoder_end=None if count is None else 10 * (first + count),
+        ),
         block_count=blocks,
-        captured_utc_ns=0,
-        captured_monotonic_ns=at_ns,
-        encoder_count=10 * first,
-        encoder_end=None if count is None else 10 * (first + count),
     )
 
 
-def _run(cutter: FrameCutter, *items: Stretch | MissingLines) -> list[Frame | Gap]:
-    return [one for item in items for one in cutter.take(item)] + cutter.flush()
+def _take(cutter: FrameCutter, item: Block | MissingLines) -> list[Frame | Gap]:
+    if isinstance(item, MissingLines):
+        return cutter.skip(item)
+    assert item.data is not None
+    return cutter.take(item, item.data)
+
+
+def _run(cutter: FrameCutter, *items: Block | MissingLines) -> list[Frame | Gap]:
+    return [one for item in items for one in _take(cutter, item)] + cutter.flush()
 
 
 def _spans(made: list[Frame | Gap]) -> list[tuple[str, int, int | None]]:
@@ -83,11 +98,11 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
     height: int, overlap: int, pieces: list[tuple[str, int]]
 ) -> None:
     overlap %= height
-    items: list[Stretch | MissingLines] = []
+    items: list[Block | MissingLines] = []
     line = 0
     for kind, count in pieces:
         if kind == "lines":
-            items.append(_stretch(line, count))
+            items.append(_block(line, count))
         else:
             items.append(_hole(line, count if kind == "hole" else None))
         line += 0 if kind == "unknown" else count
@@ -106,8 +121,8 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
         assert one.line_count == height
         np.testing.assert_array_equal(one.image, _lines(one.first_line, height))
         assert one.image.flags.c_contiguous
-        assert one.encoder_count == 10 * one.first_line
-        assert one.encoder_end == 10 * (one.first_line + height)
+        assert one.span.encoder_count == 10 * one.first_line
+        assert one.span.encoder_end == 10 * (one.first_line + height)
         at += one.new_lines
     assert at == line
 
@@ -124,9 +139,9 @@ def test_how_the_camera_cuts_makes_no_difference(
     overlap %= height
     total = sum(cuts)
     ends = np.cumsum(cuts).tolist()
-    pieces = [_stretch(end - count, count) for end, count in zip(ends, cuts, strict=True)]
+    pieces = [_block(end - count, count) for end, count in zip(ends, cuts, strict=True)]
     one = _run(FrameCutter(height, overlap), *pieces)
-    other = _run(FrameCutter(height, overlap), _stretch(0, total))
+    other = _run(FrameCutter(height, overlap), _block(0, total))
     assert _spans(one) == _spans(other)
     for a, b in zip(one, other, strict=True):
         assert a.frame_id == b.frame_id
@@ -135,9 +150,7 @@ def test_how_the_camera_cuts_makes_no_difference(
 
 
 def test_without_a_height_each_block_is_a_frame() -> None:
-    made = _run(
-        FrameCutter(), _stretch(0, 5), _stretch(5, 7), _hole(12, 21, blocks=3), _stretch(33, 2)
-    )
+    made = _run(FrameCutter(), _block(0, 5), _block(5, 7), _hole(12, 21, blocks=3), _block(33, 2))
     assert _spans(made) == [
         ("frame", 0, 5),
         ("frame", 5, 7),
@@ -149,9 +162,9 @@ def test_without_a_height_each_block_is_a_frame() -> None:
 
 
 def test_a_block_of_the_frames_height_is_not_copied() -> None:
-    block = _stretch(0, 30)
-    made = FrameCutter(10).take(block)
-    assert [np.shares_memory(f.image, block.image) for f in made if isinstance(f, Frame)] == [
+    block = _block(0, 30)
+    made = _take(FrameCutter(10), block)
+    assert [np.shares_memory(f.image, block.data) for f in made if isinstance(f, Frame)] == [
         True,
         True,
         True,
@@ -159,7 +172,7 @@ def test_a_block_of_the_frames_height_is_not_copied() -> None:
 
 
 def test_frames_begin_with_the_end_of_the_one_before() -> None:
-    made = _run(FrameCutter(10, 4), *(_stretch(i, 2) for i in range(0, 22, 2)))
+    made = _run(FrameCutter(10, 4), *(_block(i, 2) for i in range(0, 22, 2)))
     assert [(f.first_line, f.overlap_lines) for f in made if isinstance(f, Frame)] == [
         (0, 0),
         (6, 4),
@@ -168,7 +181,7 @@ def test_frames_begin_with_the_end_of_the_one_before() -> None:
 
 
 def test_the_last_frame_of_a_run_reaches_back() -> None:
-    made = _run(FrameCutter(10), _stretch(0, 7), _stretch(7, 7), _hole(14, 5), _stretch(19, 11))
+    made = _run(FrameCutter(10), _block(0, 7), _block(7, 7), _hole(14, 5), _block(19, 11))
     assert _spans(made) == [
         ("frame", 0, 10),
         ("frame", 10, 4),
@@ -182,39 +195,35 @@ def test_the_last_frame_of_a_run_reaches_back() -> None:
 
 
 def test_a_run_shorter_than_a_frame_is_a_gap() -> None:
-    made = _run(FrameCutter(10), _hole(0, 3), _stretch(3, 9), _hole(12, 4))
+    made = _run(FrameCutter(10), _hole(0, 3), _block(3, 9), _hole(12, 4))
     assert _spans(made) == [("camera_loss", 0, 3), ("fragment", 3, 9), ("camera_loss", 12, 4)]
     gap = made[1]
     assert isinstance(gap, Gap)
-    assert (gap.encoder_count, gap.encoder_end) == (30, 120)
+    assert (gap.span.encoder_count, gap.span.encoder_end) == (30, 120)
     assert gap.detail == "9 lines on their own; a frame has 10"
 
 
 def test_another_width_ends_the_run() -> None:
-    wide = Stretch(
-        image=np.zeros((10, 9), np.uint8),
-        first_line=15,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
-    )
-    made = _run(FrameCutter(10), _stretch(0, 15), wide)
+    wide = _block(15, 10, np.zeros((10, 9), np.uint8))
+    made = _run(FrameCutter(10), _block(0, 15), wide)
     assert _spans(made) == [("frame", 0, 10), ("frame", 10, 5), ("frame", 15, 10)]
 
 
 def test_a_frame_is_dated_by_the_blocks_of_its_ends() -> None:
-    made = _run(FrameCutter(10), *(_stretch(i, 4) for i in range(0, 20, 4)))
+    made = _run(FrameCutter(10), *(_block(i, 4) for i in range(0, 20, 4)))
     one, other = (f for f in made if isinstance(f, Frame))
-    assert (one.captured_utc_ns, one.captured_monotonic_ns, one.source) == (1000, 8, "at 0")
-    assert (other.captured_utc_ns, other.captured_monotonic_ns, other.source) == (1008, 16, "at 8")
+    assert [f.source for f in (one, other)] == ["at 0", "at 8"]
+    assert [f.span.captured_utc_ns for f in (one, other)] == [1000, 1008]
+    assert [f.span.captured_monotonic_ns for f in (one, other)] == [8, 16]
 
 
 def test_more_of_the_same_trouble_is_one_gap() -> None:
     holes = [_hole(10 * i, 10, GapReason.BLACK, at_ns=1 + i) for i in range(5)]
-    made = _run(FrameCutter(), *holes, _stretch(50, 10), _hole(60, 10, GapReason.BLACK))
+    made = _run(FrameCutter(), *holes, _block(50, 10), _hole(60, 10, GapReason.BLACK))
     assert _spans(made) == [("black", 0, 50), ("frame", 50, 10), ("black", 60, 10)]
     gap = made[0]
     assert isinstance(gap, Gap)
-    assert (gap.frame_count, gap.detail, gap.encoder_end) == (5, "why; and 4 times more", 500)
+    assert (gap.frame_count, gap.detail, gap.span.encoder_end) == (5, "why; and 4 times more", 500)
 
 
 def test_but_not_for_longer_than_a_second() -> None:
@@ -230,7 +239,7 @@ def test_a_bad_file_is_a_gap_of_its_own() -> None:
 
 def test_a_gap_does_not_wait_for_a_strip_that_stands_still() -> None:
     cutter = FrameCutter()
-    assert cutter.take(_hole(0, 10, at_ns=5)) == []
+    assert cutter.skip(_hole(0, 10, at_ns=5)) == []
     assert cutter.settle(5 + SECOND - 1) == []
     assert len(cutter.settle(5 + SECOND)) == 1
     assert cutter.flush() == []

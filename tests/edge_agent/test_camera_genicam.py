@@ -94,7 +94,7 @@ class TestAravis:
             assert [one.name for one in camera.opened.settings] == list(wanted)
             assert {one.name: one.value for one in camera.opened.settings} == wanted
             (block,) = taken(camera, 1)
-        assert (block.pixel_format, block.width_px, block.line_count) == ("Mono16", 256, 64)
+        assert (block.pixel_format, block.width_px, block.span.line_count) == ("Mono16", 256, 64)
         assert block.data is not None
         assert block.data.nbytes == 2 * 256 * 64
 

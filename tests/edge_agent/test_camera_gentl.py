@@ -91,7 +91,8 @@ def test_blocks_are_ours_and_counted_from_1() -> None:
         for block in blocks:
             assert block.data is not None
             block.data[:] = 7  # the producer's memory must not be it
-            assert (block.pixel_format, block.width_px, block.line_count) == ("Mono8", 320, 400)
+            assert (block.pixel_format, block.width_px) == ("Mono8", 320)
+            assert block.span.line_count == 400
         assert blocks[0].block_id == 1
         assert backend.counters().lost_blocks is not None
     finally:

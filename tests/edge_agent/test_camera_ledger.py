@@ -13,7 +13,7 @@ from edge_agent.camera.backends.genicam.block_ids import BlockIds
 from edge_agent.camera.stream.clock import ClockMap
 from edge_agent.camera.stream.ledger import BlockLedger, MissingLines
 from edge_agent.camera.stream.reconnect import Outage
-from edge_agent.frame import Block, GapReason
+from edge_agent.frame import Block, GapReason, LineSpan
 
 LINES = 37
 NONE = StreamCounters()
@@ -21,16 +21,17 @@ SECOND = 1_000_000_000
 
 
 def _block(block_id: int | None, **changes: Any) -> Block:
-    values: dict[str, Any] = {
-        "data": None,
-        "pixel_format": "Mono8",
-        "width_px": 8,
-        "line_count": LINES,
-        "block_id": block_id,
-        "captured_utc_ns": 0,
-        "captured_monotonic_ns": 0,
-    }
-    return Block(**values | changes)
+    """`encoder_count`, `line_count` and the times are changes of its span."""
+    camera_ns = changes.pop("camera_ns", None)
+    span = {"line_count": LINES, "captured_utc_ns": 0, "captured_monotonic_ns": 0} | changes
+    return Block(
+        data=None,
+        pixel_format="Mono8",
+        width_px=8,
+        span=LineSpan(first_line=0, **span),
+        block_id=block_id,
+        camera_ns=camera_ns,
+    )
 
 
 def _outage() -> Outage:
@@ -47,40 +48,41 @@ def _all(ledger: BlockLedger, *ids: int) -> list[MissingLines]:
 def test_lines_are_numbered_one_after_the_other() -> None:
     ledger = BlockLedger(first_block_id=1)
     places = [ledger.take(_block(i, line_count=n), NONE) for i, n in ((1, 10), (2, 3), (3, 40))]
-    assert [holes for holes, _ in places] == [[], [], []]
-    assert [placed.first_line for _, placed in places] == [0, 10, 13]
+    assert [holes for holes, _, _ in places] == [[], [], []]
+    assert [placed.span.first_line for _, placed, _ in places] == [0, 10, 13]
 
 
 def test_ids_that_are_left_out_are_a_hole() -> None:
     ledger = BlockLedger()
     (hole,) = _all(ledger, 5, 6, 9)
     assert hole.reason is GapReason.CAMERA_LOSS
-    assert (hole.first_line, hole.line_count, hole.block_count) == (2 * LINES, 2 * LINES, 2)
+    assert (hole.span.first_line, hole.span.line_count) == (2 * LINES, 2 * LINES)
+    assert hole.block_count == 2
     assert hole.detail == "blocks 7 to 8 never came"
-    assert ledger.take(_block(10), NONE)[1].first_line == 5 * LINES
+    assert ledger.take(_block(10), NONE)[1].span.first_line == 5 * LINES
 
 
 def test_the_first_blocks_may_be_missing() -> None:
     (hole,) = _all(BlockLedger(first_block_id=1), 3)
-    assert (hole.first_line, hole.line_count) == (0, 2 * LINES)
+    assert (hole.span.first_line, hole.span.line_count) == (0, 2 * LINES)
     assert _all(BlockLedger(first_block_id=None), 3) == []
 
 
 def test_a_repeated_block_is_dropped() -> None:
     ledger = BlockLedger()
     assert _all(ledger, 1, 2) == []
-    holes, placed = ledger.take(_block(2), NONE)
-    assert (holes, placed.first_line) == ([], None)
+    holes, placed, _ = ledger.take(_block(2), NONE)
+    assert (holes, placed) == ([], None)
     assert (ledger.counts.repeated, ledger.counts.late, ledger.counts.taken) == (1, 0, 2)
-    assert ledger.take(_block(3), NONE)[1].first_line == 2 * LINES
+    assert ledger.take(_block(3), NONE)[1].span.first_line == 2 * LINES
 
 
 def test_a_late_block_was_declared_and_is_dropped_once() -> None:
     ledger = BlockLedger()
     (hole,) = _all(ledger, 1, 3)
-    assert hole.line_count == LINES
-    assert ledger.take(_block(2), NONE)[1].first_line is None
-    assert ledger.take(_block(2), NONE)[1].first_line is None
+    assert hole.span.line_count == LINES
+    assert ledger.take(_block(2), NONE)[1] is None
+    assert ledger.take(_block(2), NONE)[1] is None
     assert (ledger.counts.late, ledger.counts.repeated) == (1, 1)
     # The stream does not count it as lost, so that at the end nothing more is missing.
     assert ledger.tail(StreamCounters(lost_blocks=0), 0, 0) is None
@@ -99,18 +101,18 @@ def test_a_camera_that_counts_anew_is_a_hole_of_unknown_length(
 ) -> None:
     ledger = BlockLedger()
     ledger.take(_block(first[0], camera_ns=first[1]), NONE)
-    (hole,), placed = ledger.take(_block(then[0], camera_ns=then[1]), NONE)
-    assert (hole.line_count, hole.block_count) == (None, 1)
+    (hole,), placed, _ = ledger.take(_block(then[0], camera_ns=then[1]), NONE)
+    assert (hole.span.line_count, hole.block_count) == (None, 1)
     assert "began to count anew" in hole.detail
-    assert placed.first_line == LINES
-    assert ledger.take(_block(then[0] + 1), NONE)[1].first_line == 2 * LINES
+    assert placed.span.first_line == LINES
+    assert ledger.take(_block(then[0] + 1), NONE)[1].span.first_line == 2 * LINES
 
 
 def test_without_ids_the_streams_counter_tells() -> None:
     ledger = BlockLedger()
     lost = (0, 0, 3, 3, 4)
     holes = [h for n in lost for h in ledger.take(_block(None), StreamCounters(lost_blocks=n))[0]]
-    assert [(h.first_line, h.block_count) for h in holes] == [(2 * LINES, 3), (7 * LINES, 1)]
+    assert [(h.span.first_line, h.block_count) for h in holes] == [(2 * LINES, 3), (7 * LINES, 1)]
 
 
 def test_what_is_lost_after_the_last_block_is_declared_at_the_end() -> None:
@@ -118,7 +120,8 @@ def test_what_is_lost_after_the_last_block_is_declared_at_the_end() -> None:
     _all(ledger, 1, 3)
     hole = ledger.tail(StreamCounters(lost_blocks=4), 11, 12)
     assert hole is not None
-    assert (hole.first_line, hole.line_count, hole.block_count) == (3 * LINES, 3 * LINES, 3)
+    assert (hole.span.first_line, hole.span.line_count) == (3 * LINES, 3 * LINES)
+    assert hole.block_count == 3
     assert ledger.counts.missing == 4
 
 
@@ -135,14 +138,14 @@ def test_every_line_is_in_one_block_or_in_one_hole(
     for block_id, (arrives, behind) in enumerate(fates):
         if not arrives:
             continue
-        for holes, placed, lines in (
+        for holes, placed, _, lines in (
             (*ledger.take(_block(block_id, line_count=height), NONE), height),
             (*ledger.take(_block(max(0, block_id - behind), line_count=height), NONE), 0),
         ):
             for hole in holes:
-                assert hole.first_line == line
-                line += hole.line_count or 0
-            assert placed.first_line == (line if lines else None)
+                assert hole.span.first_line == line
+                line += hole.span.line_count or 0
+            assert (placed.span.first_line if placed else None) == (line if lines else None)
             line += lines
         last = block_id
     assert line == (last + 1) * height
@@ -156,41 +159,42 @@ def test_an_outage_without_an_encoder_is_of_unknown_length() -> None:
     ledger = BlockLedger(first_block_id=1)
     _all(ledger, 1, 2)
     hole = ledger.resume(_outage(), 1, _block(1, captured_monotonic_ns=4 * SECOND))
-    assert (hole.line_count, hole.first_line) == (None, 2 * LINES)
-    assert (hole.captured_utc_ns, hole.captured_monotonic_ns) == (5, 7)
+    assert (hole.span.line_count, hole.span.first_line) == (None, 2 * LINES)
+    assert (hole.span.captured_utc_ns, hole.span.captured_monotonic_ns) == (5, 7)
     assert hole.detail == "no_answer: gone; away for 4.0 s, after block 2"
-    assert ledger.take(_block(1), NONE)[1].first_line == 2 * LINES
+    assert ledger.take(_block(1), NONE)[1].span.first_line == 2 * LINES
 
 
 def test_the_encoder_tells_how_many_lines_an_outage_had() -> None:
     ledger = BlockLedger(first_block_id=1, counts_per_line=4)
     ledger.take(_block(1, encoder_count=1000), NONE)
     hole = ledger.resume(_outage(), 1, _block(1, encoder_count=1000 + 4 * (LINES + 500)))
-    assert hole.line_count == 500
-    assert (hole.encoder_count, hole.encoder_end) == (1000 + 4 * LINES, 1000 + 4 * (LINES + 500))
+    assert hole.span.line_count == 500
+    assert hole.span.encoder_count == 1000 + 4 * LINES
+    assert hole.span.encoder_end == 1000 + 4 * (LINES + 500)
 
 
 def test_an_encoder_that_was_reset_tells_nothing() -> None:
     ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=1000), NONE)
-    assert ledger.resume(_outage(), None, _block(1, encoder_count=0)).line_count is None
+    assert ledger.resume(_outage(), None, _block(1, encoder_count=0)).span.line_count is None
 
 
 def test_a_hole_has_the_encoders_range() -> None:
     ledger = BlockLedger(counts_per_line=2)
     ledger.take(_block(1, encoder_count=0), NONE)
-    (hole,), placed = ledger.take(_block(3, encoder_count=4 * LINES), NONE)
-    assert (hole.encoder_count, hole.encoder_end) == (2 * LINES, 4 * LINES)
-    assert placed.encoder_end == 6 * LINES
+    (hole,), placed, _ = ledger.take(_block(3, encoder_count=4 * LINES), NONE)
+    assert (hole.span.encoder_count, hole.span.encoder_end) == (2 * LINES, 4 * LINES)
+    assert placed.span.encoder_end == 6 * LINES
 
 
 def test_what_the_encoder_counts_a_line_is_seen_where_nobody_says_it() -> None:
     ledger = BlockLedger()
     for i in (1, 2):
-        _, placed = ledger.take(_block(i, encoder_count=3 * LINES * i), NONE)
-    assert placed.encoder_end == 3 * LINES * 3
-    (hole,), _ = ledger.take(_block(4, encoder_count=3 * LINES * 4), NONE)
-    assert (hole.encoder_count, hole.encoder_end) == (3 * LINES * 3, 3 * LINES * 4)
+        _, placed, _ = ledger.take(_block(i, encoder_count=3 * LINES * i), NONE)
+    assert placed.span.encoder_end == 3 * LINES * 3
+    (hole,), _, _ = ledger.take(_block(4, encoder_count=3 * LINES * 4), NONE)
+    assert (hole.span.encoder_count, hole.span.encoder_end) == (3 * LINES * 3, 3 * LINES * 4)
 
 
 @pytest.mark.parametrize(
@@ -200,17 +204,17 @@ def test_what_the_encoder_counts_a_line_is_seen_where_nobody_says_it() -> None:
 def test_a_line_rate_that_does_not_fit_the_encoder_is_told(advance: int, fits: bool) -> None:
     ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=100), NONE)
-    _, placed = ledger.take(_block(2, encoder_count=100 + advance), NONE)
-    assert (placed.misfit == "") is fits
+    misfit = ledger.take(_block(2, encoder_count=100 + advance), NONE)[2]
+    assert (misfit == "") is fits
     if not fits:
-        assert f"counted {advance} over {LINES} lines, {4 * LINES} are expected" in placed.misfit
+        assert f"counted {advance} over {LINES} lines, {4 * LINES} are expected" in misfit
 
 
 def test_a_strip_that_turns_back_does_not_fit_and_a_wrap_does() -> None:
     ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=2**32 - 2 * LINES), NONE)
-    assert ledger.take(_block(2, encoder_count=2 * LINES), NONE)[1].misfit == ""
-    assert "-148" in ledger.take(_block(3, encoder_count=2 * LINES - 148), NONE)[1].misfit
+    assert ledger.take(_block(2, encoder_count=2 * LINES), NONE)[2] == ""
+    assert "-148" in ledger.take(_block(3, encoder_count=2 * LINES - 148), NONE)[2]
 
 
 # Ids that wrap round.

@@ -136,7 +136,7 @@ def test_with_an_encoder_the_lines_of_an_outage_are_known() -> None:
     taken = _all(_camera(first, second, encoder_counts_per_line=4))
     assert _gaps(taken) == [("camera_loss", 20, 500)]
     (gap,) = (g for g in taken if isinstance(g, Gap))
-    assert (gap.encoder_count, gap.encoder_end) == (80, 2080)
+    assert (gap.span.encoder_count, gap.span.encoder_end) == (80, 2080)
     assert taken[-1].first_line == 520
 
 
@@ -234,7 +234,7 @@ def test_frames_are_dated_by_the_cameras_clock() -> None:
         for i, delay in enumerate(delays)
     ]
     frames = _all(_camera(blocks))
-    assert [f.captured_utc_ns for f in frames] == [now + i * SECOND for i in range(3)]
+    assert [f.span.captured_utc_ns for f in frames] == [now + i * SECOND for i in range(3)]
 
 
 @pytest.mark.parametrize(("colour", "shape"), [(True, (1, 2, 3)), (False, (1, 2))])

@@ -109,7 +109,7 @@ def test_a_device_gives_what_was_set(device: Callable[..., OpenCvBackend]) -> No
     camera = device(width_px=PIXELS, height_px=LINES, fps=25, fourcc="MJPG")
     block = camera.grab(1)
     assert block
-    assert (block.width_px, block.line_count) == (PIXELS, LINES)
+    assert (block.width_px, block.span.line_count) == (PIXELS, LINES)
     assert camera.live
     camera.close()
 

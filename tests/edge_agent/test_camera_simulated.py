@@ -33,7 +33,7 @@ def test_frames_are_the_strip_without_a_line_missing() -> None:
     frames = [_grab(camera, 0) for _ in range(5)]
     assert [f.frame_id for f in frames] == [0, 1, 2, 3, 4]
     assert [f.first_line for f in frames] == [0, 100, 200, 300, 400]
-    assert [f.encoder_count for f in frames] == [0, 100, 200, 300, 400]
+    assert [f.span.encoder_count for f in frames] == [0, 100, 200, 300, 400]
     assert {f.line_count for f in frames} == {100}
     strip = strip_of(SimulatedCamera(seed=3, width_px=800))
     np.testing.assert_array_equal(np.concatenate([f.image for f in frames]), strip.render(0, 500))
@@ -99,9 +99,9 @@ def test_clocks_go_forward() -> None:
     camera = _camera(realtime=False)
     before_utc, before = time.time_ns(), time.monotonic_ns()
     frames = [_grab(camera) for _ in range(3)]
-    times = [f.captured_monotonic_ns for f in frames]
+    times = [f.span.captured_monotonic_ns for f in frames]
     assert before <= times[0] <= times[1] <= times[2] <= time.monotonic_ns()
-    assert abs(frames[0].captured_utc_ns - before_utc) < 60e9
+    assert abs(frames[0].span.captured_utc_ns - before_utc) < 60e9
 
 
 def test_two_cameras_see_the_same_strip() -> None:

@@ -16,19 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.frame import Frame, Gap, GapReason
+from edge_agent.frame import Frame, Gap, GapReason, LineSpan
 from edge_agent.pipeline.tally import Tally
 from edge_agent.supervision.systemd import sd_notify, watchdog_s
+
+
+def _span(lines: int | None) -> LineSpan:
+    return LineSpan(first_line=0, line_count=lines, captured_utc_ns=0, captured_monotonic_ns=0)
 
 
 def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:
     return Gap(
         reason=reason,
         frame_id=0,
-        first_line=0,
-        line_count=256,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
+        span=_span(256),
         detail="",
     )
 
@@ -37,9 +38,7 @@ def _frame(lines: int, overlap_lines: int = 0) -> Frame:
     return Frame(
         image=np.zeros((lines, 2), np.uint8),
         frame_id=0,
-        first_line=0,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
+        span=_span(lines),
         overlap_lines=overlap_lines,
     )
 
@@ -127,7 +126,7 @@ def test_threads_lose_no_count() -> None:
 
 def test_a_gap_counts_the_frames_it_stands_for() -> None:
     tally = Tally()
-    gap = replace(_gap(GapReason.CAMERA_LOSS), frame_count=7, line_count=7 * 256)
+    gap = replace(_gap(GapReason.CAMERA_LOSS), frame_count=7, span=_span(7 * 256))
     tally.frame_captured(gap)
     tally.gap(gap)
     assert (tally.captured, tally.in_work) == (7, 0)
@@ -137,7 +136,7 @@ def test_a_gap_counts_the_frames_it_stands_for() -> None:
 
 def test_a_gap_of_unknown_length_is_counted_as_such() -> None:
     tally = Tally()
-    gap = replace(_gap(GapReason.CAMERA_LOSS), line_count=None)
+    gap = replace(_gap(GapReason.CAMERA_LOSS), span=_span(None))
     tally.frame_captured(gap)
     tally.gap(gap)
     assert (tally.lines_captured, tally.lines_in_work) == (0, 0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent.bundle.reader import load
-from edge_agent.frame import Frame, Image
+from edge_agent.frame import Frame, Image, LineSpan
 from edge_agent.update.trial_process import (
     ArtifactPick,
     TrialBundle,
@@ -46,9 +46,12 @@ def frame(image: Image, frame_id: int = 1) -> Frame:
     return Frame(
         image=image,
         frame_id=frame_id,
-        first_line=0,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
+        span=LineSpan(
+            first_line=0,
+            line_count=image.shape[0],
+            captured_utc_ns=0,
+            captured_monotonic_ns=0,
+        ),
     )
 
 

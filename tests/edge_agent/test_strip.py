@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_agent.frame import Frame, Region
+from edge_agent.frame import Frame, LineSpan, Region
 from edge_agent.inspection.strip import DefectPosition, StripTracker, untold
 
 LINES = 256
@@ -17,9 +17,12 @@ def _frame(number: int, *, first_line: int | None = None, lines: int = LINES) ->
     return Frame(
         image=np.zeros((lines, 8), np.uint8),
         frame_id=number,
-        first_line=number * lines if first_line is None else first_line,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
+        span=LineSpan(
+            first_line=number * lines if first_line is None else first_line,
+            line_count=lines,
+            captured_utc_ns=0,
+            captured_monotonic_ns=0,
+        ),
     )
 
 

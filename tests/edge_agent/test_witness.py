@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_agent.config.config import UpdateConfig
-from edge_agent.frame import Frame
+from edge_agent.frame import Frame, LineSpan
 from edge_agent.pipeline.pipeline import Inspection
 from edge_agent.update import frame_sampler
 from edge_agent.update.frame_sampler import FrameSampler
@@ -22,9 +22,12 @@ def inspected(
     frame = Frame(
         image=np.full((2, 3), frame_id, np.uint8),
         frame_id=frame_id,
-        first_line=0,
-        captured_utc_ns=0,
-        captured_monotonic_ns=0,
+        span=LineSpan(
+            first_line=0,
+            line_count=2,
+            captured_utc_ns=0,
+            captured_monotonic_ns=0,
+        ),
     )
     return Inspection(frame, sha256, ms, failed)
 

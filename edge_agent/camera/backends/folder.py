@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_agent.camera.base import CameraLost, EndOfStream, LossReason, StreamCounters
 from edge_agent.config.camera import FolderCamera
 from edge_agent.errors import CameraError
-from edge_agent.frame import Block, GapReason, Image
+from edge_agent.frame import Block, GapReason, Image, LineSpan
 from edge_agent.image_files import SUFFIXES, read_image
 
 _SETTLE_S = 0.3
@@ -67,10 +67,13 @@ class FolderBackend:
             data=image,
             pixel_format="RGB8" if image is not None and image.ndim == 3 else "Mono8",
             width_px=pixels,
-            line_count=lines,
+            span=LineSpan(
+                first_line=0,
+                line_count=lines,
+                captured_utc_ns=time.time_ns(),
+                captured_monotonic_ns=time.monotonic_ns(),
+            ),
             block_id=block_id,
-            captured_utc_ns=time.time_ns(),
-            captured_monotonic_ns=time.monotonic_ns(),
             fault=fault,
             fault_reason=GapReason.BAD_FRAME,
             source=shown,

@@ -23,7 +23,7 @@ import numpy as np
 from edge_agent.camera.base import CameraLost, EndOfStream, LossReason, StreamCounters
 from edge_agent.config.camera import GstreamerCamera, RtspCamera, V4l2Camera, VideoCamera
 from edge_agent.errors import CameraError
-from edge_agent.frame import Block, GapReason
+from edge_agent.frame import Block, GapReason, LineSpan
 
 OpenCvConfig = V4l2Camera | RtspCamera | GstreamerCamera | VideoCamera
 
@@ -186,10 +186,13 @@ class OpenCvBackend:
             data=image,
             pixel_format=("Mono16" if wide else "Mono8") if grey else "BGR8",
             width_px=int(image.shape[1]),
-            line_count=int(image.shape[0]),
+            span=LineSpan(
+                first_line=0,
+                line_count=int(image.shape[0]),
+                captured_utc_ns=time.time_ns(),
+                captured_monotonic_ns=time.monotonic_ns(),
+            ),
             block_id=None,
-            captured_utc_ns=time.time_ns(),
-            captured_monotonic_ns=time.monotonic_ns(),
             fault="" if known else f"{image.dtype} pixels of {image.shape[2]} channels",
             fault_reason=GapReason.BAD_FRAME,
         )
@@ -205,10 +208,13 @@ class OpenCvBackend:
                 data=None,
                 pixel_format="BGR8",
                 width_px=0,
-                line_count=None,
+                span=LineSpan(
+                    first_line=0,
+                    line_count=None,
+                    captured_utc_ns=time.time_ns(),
+                    captured_monotonic_ns=time.monotonic_ns(),
+                ),
                 block_id=None,
-                captured_utc_ns=time.time_ns(),
-                captured_monotonic_ns=time.monotonic_ns(),
                 fault=f"the file ends after {taken} of {taken + missing} frames",
                 fault_reason=GapReason.BAD_FRAME,
             )

@@ -6,7 +6,7 @@ import time
 
 from edge_agent.camera.base import StreamCounters
 from edge_agent.config.camera import SimulatedCamera
-from edge_agent.frame import Block
+from edge_agent.frame import Block, LineSpan
 from edge_agent.simulation.rolled_steel import strip_of
 
 
@@ -39,11 +39,14 @@ class SimulatedBackend:
             data=image,
             pixel_format="Mono8",
             width_px=self._config.width_px,
-            line_count=self._config.height_px,
+            span=LineSpan(
+                first_line=0,
+                line_count=self._config.height_px,
+                captured_utc_ns=time.time_ns(),
+                captured_monotonic_ns=time.monotonic_ns(),
+                encoder_count=first,
+            ),
             block_id=self._block_id,
-            captured_utc_ns=time.time_ns(),
-            captured_monotonic_ns=time.monotonic_ns(),
-            encoder_count=first,
         )
         self._block_id += 1
         return block

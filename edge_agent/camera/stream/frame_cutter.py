@@ -14,41 +14,16 @@ Frames that were given out must not be written to: the next one may begin with t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from edge_agent.camera.stream.ledger import MissingLines
-from edge_agent.frame import Frame, Gap, GapReason, Image
+from edge_agent.frame import Block, Frame, Gap, GapReason, Image, LineSpan
 
 _MERGE_NS = 1_000_000_000
 """So much of one trouble is one gap: a lens cap must not become a thousand messages a second."""
 _EACH_BY_ITSELF = frozenset({GapReason.BAD_FRAME})
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Stretch:
-    """The lines of one good block."""
-
-    image: Image
-    first_line: int
-    captured_utc_ns: int
-    captured_monotonic_ns: int
-    encoder_count: int | None = None
-    encoder_end: int | None = None
-    source: str = ""
-
-    @property
-    def end_line(self) -> int:
-        return self.first_line + int(self.image.shape[0])
-
-    def encoder_at(self, line: int) -> int | None:
-        if self.encoder_count is None or line == self.first_line:
-            return self.encoder_count
-        if self.encoder_end is None:
-            return None
-        share = (line - self.first_line) / (self.end_line - self.first_line)
-        return self.encoder_count + round(share * (self.encoder_end - self.encoder_count))
 
 
 class FrameCutter:
@@ -70,23 +45,26 @@ class FrameCutter:
         self._end = line  # of the lines that came
         self._frame: Image | None = None
         self._before: Image | None = None  # the frame before, in this run
-        self._blocks: deque[Stretch] = deque()  # that the two frames came from, without images
+        self._blocks: deque[Block] = deque()  # that the two frames came from, without data
 
-    def take(self, item: Stretch | MissingLines) -> list[Frame | Gap]:
-        if isinstance(item, MissingLines):
-            return [*self._end_run(), *self._add_hole(item)]
+    def take(self, block: Block, image: Image) -> list[Frame | Gap]:
+        """Cut the lines of a block that has its place on the strip; `image` shows them."""
         made = self._gap()
         if self._height is None:
-            return [*made, self._whole(item)]
-        if item.first_line != self._end or not self._fits(item.image):
+            return [*made, Frame(image, self._next_id(), block.span, block.source)]
+        if block.span.first_line != self._end or not self._fits(image):
             made += self._end_run()
-            self._begin_run(item.first_line)
-        return [*made, *self._cut(item, self._height)]
+            self._begin_run(block.span.first_line)
+        return [*made, *self._cut(block, image, self._height)]
+
+    def skip(self, hole: MissingLines) -> list[Frame | Gap]:
+        """End the run at lines that nobody can look at."""
+        return [*self._end_run(), *self._add_hole(hole)]
 
     def settle(self, monotonic_ns: int) -> list[Frame | Gap]:
         """A gap that was held back to see whether it goes on, if it has been for long."""
         hole = self._hole
-        late = hole is not None and monotonic_ns - hole.captured_monotonic_ns >= _MERGE_NS
+        late = hole is not None and monotonic_ns - hole.span.captured_monotonic_ns >= _MERGE_NS
         return self._gap() if late else []
 
     def flush(self) -> list[Frame | Gap]:
@@ -95,29 +73,17 @@ class FrameCutter:
 
     # Frames.
 
-    def _whole(self, block: Stretch) -> Frame:
-        return Frame(
-            image=block.image,
-            frame_id=self._next_id(),
-            first_line=block.first_line,
-            captured_utc_ns=block.captured_utc_ns,
-            captured_monotonic_ns=block.captured_monotonic_ns,
-            encoder_count=block.encoder_count,
-            source=block.source,
-            encoder_end=block.encoder_end,
-        )
-
     def _fits(self, image: Image) -> bool:
         """Frames hold one width and one kind of pixel."""
         known = self._frame if self._frame is not None else self._before
         return known is None or known.shape[1:] == image.shape[1:]
 
-    def _cut(self, block: Stretch, height: int) -> list[Frame | Gap]:
+    def _cut(self, block: Block, image: Image, height: int) -> list[Frame | Gap]:
         made: list[Frame | Gap] = []
-        image, total = block.image, int(block.image.shape[0])
-        self._blocks.append(replace(block, image=np.empty((total, 0), np.uint8)))
-        while self._end < block.end_line:
-            at = self._end - block.first_line
+        total = int(image.shape[0])
+        self._blocks.append(replace(block, data=None))
+        while self._end < block.span.end_line:
+            at = self._end - block.span.first_line
             if self._frame is None and self._first == self._end and total - at >= height:
                 self._end += height
                 made.append(self._emit(image[at : at + height], repeated=0))
@@ -145,22 +111,31 @@ class FrameCutter:
         frame = Frame(
             image=image,
             frame_id=self._next_id(),
-            first_line=first,
-            captured_utc_ns=self._block_of(first).captured_utc_ns,
-            captured_monotonic_ns=self._block_of(end - 1).captured_monotonic_ns,
-            encoder_count=self._block_of(first).encoder_at(first),
+            span=self._span(first, end),
             source=self._block_of(first).source,
             overlap_lines=repeated,
-            encoder_end=self._block_of(end - 1).encoder_at(end),
         )
         self._before, self._frame = image, None
         self._first = end - self._overlap
-        while self._blocks[0].end_line <= first:  # the next may reach back to here, not further
+        # The next frame may reach back to this one's first line, not further.
+        while self._blocks[0].span.end_line <= first:
             self._blocks.popleft()
         return frame
 
-    def _block_of(self, line: int) -> Stretch:
-        return next(b for b in self._blocks if b.first_line <= line < b.end_line)
+    def _block_of(self, line: int) -> Block:
+        return next(b for b in self._blocks if b.span.first_line <= line < b.span.end_line)
+
+    def _span(self, first: int, end: int) -> LineSpan:
+        """Of lines that may begin in one block and end in another."""
+        begin, last = self._block_of(first).span, self._block_of(end - 1).span
+        return LineSpan(
+            first_line=first,
+            line_count=end - first,
+            captured_utc_ns=begin.captured_utc_ns,
+            captured_monotonic_ns=last.captured_monotonic_ns,
+            encoder_count=begin.encoder_at(first),
+            encoder_end=last.encoder_at(end),
+        )
 
     def _end_run(self) -> list[Frame | Gap]:
         made: list[Frame | Gap] = []
@@ -178,17 +153,11 @@ class FrameCutter:
         return made
 
     def _fragment(self, lines: int) -> MissingLines:
-        first, last = self._block_of(self._first), self._block_of(self._end - 1)
         return MissingLines(
             reason=GapReason.FRAGMENT,
             detail=f"{lines} lines on their own; a frame has {self._height}",
-            first_line=self._first,
-            line_count=lines,
+            span=self._span(self._first, self._end),
             block_count=1,
-            captured_utc_ns=first.captured_utc_ns,
-            captured_monotonic_ns=last.captured_monotonic_ns,
-            encoder_count=first.encoder_at(self._first),
-            encoder_end=last.encoder_at(self._end),
         )
 
     # Gaps.
@@ -200,17 +169,18 @@ class FrameCutter:
             old is not None
             and hole.reason is old.reason
             and hole.reason not in _EACH_BY_ITSELF
-            and old.line_count is not None
-            and hole.line_count is not None
-            and hole.first_line == old.first_line + old.line_count
-            and hole.captured_monotonic_ns - old.captured_monotonic_ns < _MERGE_NS
+            and old.span.line_count is not None
+            and hole.span.line_count is not None
+            and hole.span.first_line == old.span.end_line
+            and hole.span.captured_monotonic_ns - old.span.captured_monotonic_ns < _MERGE_NS
         ):
-            self._hole = replace(
-                old,
-                line_count=old.line_count + hole.line_count,
-                block_count=old.block_count + hole.block_count,
-                encoder_end=hole.encoder_end,
+            span = replace(
+                old.span,
+                line_count=old.span.line_count + hole.span.line_count,
+                encoder_end=hole.span.encoder_end,
             )
+            blocks = old.block_count + hole.block_count
+            self._hole = replace(old, span=span, block_count=blocks)
             self._merged += 1
             return []
         made = self._gap()
@@ -223,20 +193,15 @@ class FrameCutter:
             return []
         frames = hole.block_count
         if self._height is not None:
-            lines = hole.line_count or 1
+            lines = hole.span.line_count or 1
             frames = -(-lines // (self._height - self._overlap))
         more = f"; and {self._merged} times more" if self._merged else ""
         gap = Gap(
             reason=hole.reason,
             frame_id=self._frame_id,
-            first_line=hole.first_line,
-            line_count=hole.line_count,
-            captured_utc_ns=hole.captured_utc_ns,
-            captured_monotonic_ns=hole.captured_monotonic_ns,
+            span=hole.span,
             detail=hole.detail + more,
             frame_count=frames,
-            encoder_count=hole.encoder_count,
-            encoder_end=hole.encoder_end,
         )
         self._frame_id += frames
         return [gap]

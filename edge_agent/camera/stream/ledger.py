@@ -13,11 +13,11 @@ Pure: blocks and outages in, lines and holes out, no clock and no image. The rul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.camera.base import StreamCounters
 from edge_agent.camera.stream.reconnect import Outage
-from edge_agent.frame import Block, GapReason
+from edge_agent.frame import Block, GapReason, LineSpan
 
 _FARTHEST = 65_536
 """Ids. A jump further than this is another count, not a loss."""
@@ -34,25 +34,8 @@ class MissingLines:
 
     reason: GapReason
     detail: str
-    first_line: int
-    line_count: int | None
+    span: LineSpan
     block_count: int
-    captured_utc_ns: int
-    captured_monotonic_ns: int
-    encoder_count: int | None = None
-    encoder_end: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """Where a block's lines lie. `first_line` None: a block to be dropped.
-
-    `misfit`: in one line, how its encoder count does not fit the lines before it.
-    """
-
-    first_line: int | None
-    encoder_end: int | None = None
-    misfit: str = ""
 
 
 @dataclass(slots=True)
@@ -88,8 +71,14 @@ class BlockLedger:
         self._lost_blocks = 0  # by the stream's counter, or by ids
         self._adjacent = False
 
-    def take(self, block: Block, counters: StreamCounters) -> tuple[list[MissingLines], Placed]:
-        """The holes before a block, and its place."""
+    def take(
+        self, block: Block, counters: StreamCounters
+    ) -> tuple[list[MissingLines], Block | None, str]:
+        """Number the lines of a block.
+
+        Returns the holes before it; the block in its place on the strip, or None if it is to be
+        dropped; and in one line how its encoder count does not fit the lines before it, or "".
+        """
         holes: list[MissingLines] = []
         ahead = 0
         if block.block_id is None:
@@ -102,17 +91,18 @@ class BlockLedger:
                 self.counts.late += late
                 self._lost_blocks -= late
                 self.counts.repeated += not late
-                return [], Placed(first_line=None)
+                return [], None, ""
             if ahead < 0 or ahead > _FARTHEST:
                 detail = f"the camera began to count anew: block {block.block_id} after "
                 detail += f"{self._next_id - 1}"
-                at = (block.captured_utc_ns, block.captured_monotonic_ns)
+                at = (block.span.captured_utc_ns, block.span.captured_monotonic_ns)
                 holes.append(self._unknown(detail, block, at))
                 self._begin(None)
                 ahead = 0
         if ahead:
             holes.append(self._skipped(ahead, block))
-        return holes, self._place(block)
+        misfit = self._misfit(block)
+        return holes, self._place(block), misfit
 
     def resume(
         self, outage: Outage, first_block_id: int | None, block: Block | None
@@ -121,7 +111,7 @@ class BlockLedger:
         before = self._next_id
         detail = f"{outage.reason}: {outage.detail}"
         if block:
-            away_s = (block.captured_monotonic_ns - outage.began_monotonic_ns) / 1e9
+            away_s = (block.span.captured_monotonic_ns - outage.began_monotonic_ns) / 1e9
             detail += f"; away for {away_s:.1f} s"
         if before is not None and before > 0:
             detail += f", after block {before - 1}"
@@ -139,12 +129,14 @@ class BlockLedger:
         hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=f"the stream counts {_blocks(lost)} more that never came",
-            first_line=self._line,
-            line_count=lines,
+            span=LineSpan(
+                first_line=self._line,
+                line_count=lines,
+                captured_utc_ns=utc_ns,
+                captured_monotonic_ns=monotonic_ns,
+                encoder_count=self._encoder_end,
+            ),
             block_count=lost,
-            captured_utc_ns=utc_ns,
-            captured_monotonic_ns=monotonic_ns,
-            encoder_count=self._encoder_end,
         )
         self._lost_blocks += lost
         self.counts.missing += lost
@@ -157,7 +149,7 @@ class BlockLedger:
         return ahead < -_NEAR
 
     def _skipped(self, count: int, block: Block) -> MissingLines:
-        height = self._height or block.line_count
+        height = self._height or block.span.line_count
         lines = None if height is None else count * height
         if block.block_id is None or self._next_id is None:
             detail = f"the stream counts {_blocks(count)} that never came"
@@ -171,13 +163,14 @@ class BlockLedger:
         hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=detail,
-            first_line=self._line,
-            line_count=lines,
+            span=replace(
+                block.span,
+                first_line=self._line,
+                line_count=lines,
+                encoder_count=self._encoder_end,
+                encoder_end=block.span.encoder_count,
+            ),
             block_count=count,
-            captured_utc_ns=block.captured_utc_ns,
-            captured_monotonic_ns=block.captured_monotonic_ns,
-            encoder_count=self._encoder_end,
-            encoder_end=block.encoder_count,
         )
         self._lost_blocks += count
         self.counts.missing += count
@@ -188,7 +181,7 @@ class BlockLedger:
     def _unknown(self, detail: str, block: Block | None, at: tuple[int, int]) -> MissingLines:
         """A hole whose blocks nobody counted; the encoder may know its lines. `at`: UTC, host."""
         lines = None
-        end = block.encoder_count if block else None
+        end = block.span.encoder_count if block else None
         if self._configured and end is not None and self._encoder_end is not None:
             advance = _advance(self._encoder_end, end)
             # One that was reset, or that the strip turned back, says nothing.
@@ -196,42 +189,46 @@ class BlockLedger:
         hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=detail,
-            first_line=self._line,
-            line_count=lines,
+            span=LineSpan(
+                first_line=self._line,
+                line_count=lines,
+                captured_utc_ns=at[0],
+                captured_monotonic_ns=at[1],
+                encoder_count=self._encoder_end,
+                encoder_end=end,
+            ),
             block_count=1,
-            captured_utc_ns=at[0],
-            captured_monotonic_ns=at[1],
-            encoder_count=self._encoder_end,
-            encoder_end=end,
         )
         self._line += lines or 0
         return hole
 
-    def _place(self, block: Block) -> Placed:
-        first, lines = self._line, block.line_count or 0
-        misfit = self._misfit(block)
+    def _place(self, block: Block) -> Block:
+        first, lines = self._line, block.span.line_count or 0
         self._line += lines
-        self._height = block.line_count or self._height
+        self._height = block.span.line_count or self._height
         self._next_id = None if block.block_id is None else block.block_id + 1
         self._camera_ns = block.camera_ns
         self.counts.taken += 1
         per_line = self._configured or self._observed
-        if block.encoder_count is None or per_line is None:
+        encoder = block.span.encoder_count
+        if encoder is None or per_line is None:
             # Where lines are not tied to the encoder, their end is not known.
             self._encoder_end = None
         else:
-            self._encoder_end = block.encoder_count + round(lines * per_line)
-        self._encoder, self._encoder_lines = block.encoder_count, lines
+            self._encoder_end = encoder + round(lines * per_line)
+        self._encoder, self._encoder_lines = encoder, lines
         self._adjacent = True
-        return Placed(first_line=first, encoder_end=self._encoder_end, misfit=misfit)
+        span = replace(block.span, first_line=first, encoder_end=self._encoder_end)
+        return replace(block, span=span)
 
     def _misfit(self, block: Block) -> str:
         """From the block before, if this one is the next: they tell how far a line is."""
-        if self._encoder is None or block.encoder_count is None:
+        encoder = block.span.encoder_count
+        if self._encoder is None or encoder is None:
             return ""
         if not self._adjacent or not self._encoder_lines:
             return ""
-        advance = _advance(self._encoder, block.encoder_count)
+        advance = _advance(self._encoder, encoder)
         if self._configured is None:
             self._observed = advance / self._encoder_lines
             return ""

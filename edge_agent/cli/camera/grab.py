@@ -70,5 +70,5 @@ def _written(path: Path, frame: Frame) -> text.GrabbedImage:
         height_px=int(image.shape[0]),
         channels=1 if image.ndim == 2 else 3,
         first_line=frame.first_line,
-        encoder_count=frame.encoder_count,
+        encoder_count=frame.span.encoder_count,
     )

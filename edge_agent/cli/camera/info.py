@@ -94,7 +94,7 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
                 kind=kind,
                 pixel_format=block.pixel_format,
                 width_px=block.width_px,
-                height_px=block.line_count,
+                height_px=block.span.line_count,
             )
         )
     finally:

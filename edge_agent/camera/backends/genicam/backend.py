@@ -23,7 +23,7 @@ from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.camera.stream import pixel_formats
 from edge_agent.config.camera import GenicamCamera
 from edge_agent.errors import CameraError
-from edge_agent.frame import Block, GapReason
+from edge_agent.frame import Block, GapReason, LineSpan
 
 _log = logging.getLogger(__name__)
 
@@ -229,15 +229,18 @@ class GenicamBackend:
             data=data,
             pixel_format=pixel_format,
             width_px=frame.width if known else self.opened.width_px,
-            line_count=(frame.height if known else self.opened.height_px) or None,
+            span=LineSpan(
+                first_line=0,
+                line_count=(frame.height if known else self.opened.height_px) or None,
+                captured_utc_ns=now_utc,
+                captured_monotonic_ns=now,
+                encoder_count=None if encoder is None else int(encoder),
+            ),
             block_id=self._ids.number(frame.block_id),
-            captured_utc_ns=now_utc,
-            captured_monotonic_ns=now,
             fault=fault,
             fault_reason=reason,
             camera_ns=self._camera_ns(frame.ts_dev),
             camera_clock="ptp" if self.opened.clock == "ptp" else "free",
-            encoder_count=None if encoder is None else int(encoder),
             chunks=tuple(chunks.items()),
         )
 

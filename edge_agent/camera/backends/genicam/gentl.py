@@ -27,7 +27,7 @@ from edge_agent.camera.backends.genicam.features import (
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.config.camera import GentlCamera
 from edge_agent.errors import CameraError
-from edge_agent.frame import Block, GapReason
+from edge_agent.frame import Block, GapReason, LineSpan
 
 Harvester: Any = None
 with contextlib.suppress(ImportError):
@@ -179,10 +179,13 @@ class GentlBackend:
             data=data,
             pixel_format=pixel_format,
             width_px=width,
-            line_count=lines,
+            span=LineSpan(
+                first_line=0,
+                line_count=lines,
+                captured_utc_ns=now_utc,
+                captured_monotonic_ns=now,
+            ),
             block_id=None if block_id is None else self._ids.number(block_id),
-            captured_utc_ns=now_utc,
-            captured_monotonic_ns=now,
             fault=fault,
             fault_reason=reason,
             camera_ns=timestamp,
