@@ -22,6 +22,7 @@ from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import encoding
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery, Draft
+from edge_agent.delivery.inbox import Inbox
 from edge_agent.delivery.mqtt_connection import Connection
 from edge_agent.delivery.spool.message import Message
 from edge_agent.delivery.spool.spool import Spool
@@ -130,6 +131,7 @@ def _delivery(folder: Path, port: int, window: int) -> Delivery:
     mqtt = MqttConfig(broker=f"mqtt://127.0.0.1:{port}", window=window)
     topic = f"{broker.BASE}/state"
     one = Delivery(
+        inbox=Inbox(2 * _WAITING),
         open_spool=lambda: Spool(folder / "spool.sqlite3", _SPOOL_BYTES),
         connect=lambda tell, mqtt311, will: Connection(
             mqtt, "bench", Will(topic, will), tell, mqtt311, (topic,)
@@ -143,7 +145,6 @@ def _delivery(folder: Path, port: int, window: int) -> Delivery:
             inspecting=True,
             update=None,
         ),
-        max_drafts=2 * _WAITING,
         window=window,
     )
     one.start()

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from edge_agent.config.config import Config
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery
 from edge_agent.delivery.embedded_broker import EmbeddedBroker
+from edge_agent.delivery.inbox import Inbox
 from edge_agent.delivery.mqtt_connection import Connection, check_files
 from edge_agent.delivery.spool import replay
 from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BundleError, EdgeError
 from edge_agent.inspection.models import LoadedBundle, prepare_stages, trust_of
 from edge_agent.messages import health as messages_health
-from edge_agent.pipeline.pipeline import AgentIdentity, Pipeline
+from edge_agent.pipeline.event_builder import AgentIdentity
+from edge_agent.pipeline.pipeline import Pipeline
 from edge_agent.remote.actions import AgentActions
 from edge_agent.remote.commands import CommandReceiver
 from edge_agent.supervision.health_document import summary, vitals
@@ -44,7 +46,11 @@ _DRAIN_S = 8.0
 
 
 class Agent:
-    """Constructed when all that can be refused at the start has been checked."""
+    """Constructed when all that can be refused at the start has been checked.
+
+    Each part that is opened goes onto one stack at once, so a start that fails half way, the end of
+    a run and `close` all close the same parts, in the reverse order.
+    """
 
     def __init__(
         self,
@@ -52,70 +58,80 @@ class Agent:
         frame_limit: int | None = None,
         *,
         allow_older: bool = False,
-        at: Callable[[str], None] = lambda step: None,
     ) -> None:
-        """Raises ConfigError, BundleError or CameraError. `at` is told each step of an update."""
+        """Raises ConfigError, BundleError or CameraError."""
         self._config = config
         self._began_s = time.monotonic()
         self._boot_id = uuid.uuid4().hex
-        self._broker: EmbeddedBroker | None = None
-        self._files = contextlib.ExitStack()
-        check_files(config.mqtt)
-        self._lock = InstanceLock(config.state_dir)
-        self._slots = BundleStore(config.state_dir, at=at)
-        runs = startup.begin(config, self._slots, self._load, allow_older=allow_older)
-        runs.stages.log()
-        self._record = self._slots.read()
-        try:
-            self._put_together(runs.stages, frame_limit)
-        except EdgeError:
-            startup.spare(self._slots)  # refused for something else than the bundle
-            raise
-        self._updater = Updater(
-            config=config,
-            slots=self._slots,
-            line=self._pipeline,
-            running=runs,
-            load=self._load,
-            changed=self._state_keeper.update_went_on,
-            at=at,
-        )
+        self._inbox = Inbox(config.queues.messages)
+        with contextlib.ExitStack() as opened:
+            check_files(config.mqtt)
+            opened.callback(InstanceLock(config.state_dir).release)
+            self._unpacked = opened.enter_context(contextlib.ExitStack())
+            self._slots = BundleStore(config.state_dir)
+            runs = startup.begin(config, self._slots, self._load, allow_older=allow_older)
+            opened.push(self._spare_unless_crashed)
+            runs.stages.log()
+            self._record = self._slots.read()
+            self._put_together(opened, runs.stages, frame_limit)
+            self._updater = Updater(
+                config=config,
+                slots=self._slots,
+                line=self._pipeline,
+                running=runs,
+                load=self._load,
+                changed=self._state_keeper.update_went_on,
+            )
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Close an agent that is not run; `run` closes it itself."""
+        self._opened.close()
+
+    def _spare_unless_crashed(self, _kind: object, error: BaseException | None, _: object) -> None:
+        """The candidate of an update is not blamed for an end in good order, or for a refusal."""
+        if error is None or isinstance(error, EdgeError):
+            startup.spare(self._slots)
 
     def _load(self, folder: Path | None, older: bool) -> LoadedBundle:
         config = self._config
         if folder is not None:
             return prepare_stages(config, allow_older=older, folder=folder)
-        opened = self._unpacked(Path(config.agent.bundle))
+        # The folder of a packed bundle lasts as long as the agent, because an update copies it.
+        unpacked = self._unpacked.enter_context(
+            archive.opened(Path(config.agent.bundle), trust_of(config))
+        )
         try:
-            return prepare_stages(config, allow_older=older, folder=opened)
+            return prepare_stages(config, allow_older=older, folder=unpacked)
         except BundleError as error:
             # A temporary name says nothing to anybody.
-            raise BundleError(str(error).replace(str(opened), config.agent.bundle)) from None
+            raise BundleError(str(error).replace(str(unpacked), config.agent.bundle)) from None
 
-    def _unpacked(self, bundle: Path) -> Path:
-        """Its folder: of a packed bundle one that lasts as long as the agent, which copies it."""
-        return self._files.enter_context(archive.opened(bundle, trust_of(self._config)))
-
-    def _put_together(self, stages: LoadedBundle, frame_limit: int | None) -> None:
+    def _put_together(
+        self, opened: contextlib.ExitStack, stages: LoadedBundle, frame_limit: int | None
+    ) -> None:
         config = self._config
         metrics: MetricsServer | None = None
         if config.health.metrics_port:
             metrics = MetricsServer(config.health.metrics_host, config.health.metrics_port)
+            opened.callback(metrics.close)
         manifest = stages.bundle.manifest
         camera = open_camera(
             config.camera,
             colour=3 in (manifest.gate.input.channels, manifest.segmenter.input.channels),
             bundle_lines=stages.bundle.golden.frame_lines,
         )
+        # The pipeline's camera thread closes it too, and first: closing it again does nothing.
+        opened.callback(camera.close)
         self._state_keeper = StateKeeper(
             self._boot_id,
             stages,
             self._record,
             camera.status,
-            say=lambda document: self._delivery.set_state(document),
+            say=self._inbox.set_state,
         )
         if config.mqtt.broker == "embedded":
-            self._broker = EmbeddedBroker(config.mqtt.port)
+            opened.callback(EmbeddedBroker(config.mqtt.port).close)
         self._delivery = self._to_broker()
         self._pipeline = Pipeline(
             config=config,
@@ -135,16 +151,18 @@ class Agent:
             config=config,
             boot_id=self._boot_id,
             line=AgentActions(config, self._slots, self._pipeline, self._state_keeper, self.health),
-            say=self._delivery.say,
+            say=self._inbox.say,
         )
         self._supervisor = Supervisor(
             config,
             self._delivery,
+            self._inbox,
             marks_s=lambda: self._pipeline.progress_s,
             health=self.health,
             bundle=lambda: self._state_keeper.stages.ref,
             metrics=metrics,
         )
+        opened.callback(self._supervisor.close)
 
     def _to_broker(self) -> Delivery:
         config = self._config
@@ -153,6 +171,7 @@ class Agent:
         client_id = config.topic_base.replace("/", "-")
         state_topic = f"{config.topic_base}/state"
         return Delivery(
+            inbox=self._inbox,
             open_spool=lambda: Spool(
                 config.spool_file,
                 config.queues.spool_bytes,
@@ -168,11 +187,10 @@ class Agent:
             ),
             topic_base=config.topic_base,
             state=self._state_keeper.document(),
-            max_drafts=config.queues.messages,
             replay_file=replay.path(config.state_dir),
             window=config.mqtt.window,
             # amqtt speaks nothing newer.
-            mqtt311=self._broker is not None or config.mqtt.protocol == "3.1.1",
+            mqtt311=config.mqtt.broker == "embedded" or config.mqtt.protocol == "3.1.1",
             on_incoming=lambda message: self._remote.receive(message),
         )
 
@@ -181,38 +199,48 @@ class Agent:
 
         Raises the CameraError that ended the run, after everything was delivered and closed.
         """
-        if self._record.phase != "proving":
-            version_history.remember(self._config.state_dir, self._state_keeper.stages.bundle)
-        with _signals(self._pipeline.stop):
-            self._delivery.start()
-            began = time.monotonic()
-            self._pipeline.start()
-            self._updater.start()
-            if self._remote.subscriptions:
-                self._remote.start()
+        with self._opened as opened:
+            if self._record.phase != "proving":
+                version_history.remember(self._config.state_dir, self._state_keeper.stages.bundle)
+            began_s = self._start(opened)
             sd_notify("READY=1")
             while not self._pipeline.finished:
                 time.sleep(0.05)
                 self._state_keeper.camera_is(self._pipeline.camera.status)
                 self._supervisor.look(time.monotonic())
-            self._updater.stop()
-            self._remote.stop()
-            self._pipeline.join()
-            inspecting_s = time.monotonic() - began
-            sd_notify("STOPPING=1")
-            self._delivery.set_health(msgspec.json.encode(self.health()))
-            self._delivery.stop(_DRAIN_S)
-            self._delivery.join()
-        self._updater.join(_DRAIN_S)
-        startup.spare(self._slots)
-        self._supervisor.close()
-        if self._broker:
-            self._broker.close()
-        self._files.close()
-        self._lock.release()
-        if self._pipeline.failure:
-            raise self._pipeline.failure
+            inspecting_s = time.monotonic() - began_s
+            if self._pipeline.failure:
+                raise self._pipeline.failure
         return summary(self.health(), self._state_keeper.stages.ref, inspecting_s)
+
+    def _start(self, opened: contextlib.ExitStack) -> float:
+        """Start each thread, and put its end onto the stack; the time when inspection began."""
+        for thread in (self._updater, self._remote):
+            opened.callback(_join, thread)
+        opened.enter_context(_signals(self._pipeline.stop))
+        self._delivery.start()
+        opened.callback(self._end_delivery)
+        began_s = time.monotonic()
+        # Of its two threads one may run when the other cannot be started.
+        opened.callback(self._pipeline.stop)
+        self._pipeline.start()
+        opened.callback(self._end_pipeline)
+        self._updater.start()
+        opened.callback(self._updater.stop)
+        if self._remote.subscriptions:
+            self._remote.start()
+            opened.callback(self._remote.stop)
+        return began_s
+
+    def _end_pipeline(self) -> None:
+        self._pipeline.stop()
+        self._pipeline.join()
+
+    def _end_delivery(self) -> None:
+        sd_notify("STOPPING=1")
+        self._inbox.set_health(msgspec.json.encode(self.health()))
+        self._delivery.stop(_DRAIN_S)
+        self._delivery.join()
 
     def health(self) -> messages_health.HealthDocument:
         return vitals(
@@ -222,6 +250,12 @@ class Agent:
             self._pipeline.camera,
             self._delivery.counts(),
         )
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread that was told to stop; one that never started, or hangs, holds nobody."""
+    if thread.ident is not None:
+        thread.join(_DRAIN_S)
 
 
 @contextlib.contextmanager

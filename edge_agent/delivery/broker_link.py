@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Protocol
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.delivery.backoff import Backoff
 from edge_agent.delivery.connection_events import Connected, Lost, Note
 from edge_agent.delivery.in_flight import TAKEN_OVER
@@ -27,7 +27,7 @@ _CONNECT_TIMEOUT_S = 15.0
 
 
 class Link(Protocol):
-    """What is needed of a connection (publish.Connection)."""
+    """What is needed of a connection (mqtt_connection.Connection)."""
 
     def publish(
         self,
@@ -60,7 +60,7 @@ class BrokerLink:
         tell: Callable[[int, Note], None],
         will: Callable[[], bytes],
         mqtt311: bool,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM,
     ) -> None:
         """`will` is asked for at each new connection. `name`: ours, for the alarm."""
         self._connect, self._name, self._tell, self._will = connect, name, tell, will
@@ -94,7 +94,7 @@ class BrokerLink:
 
     def keep(self, *, may_connect: bool) -> None:
         """To be called often: give up what does not answer, and connect when it is time."""
-        now = self._clock()
+        now = self._clock.monotonic_s()
         if self._link and not self._accepted and now > self._answer_by_s:
             # A broker that knows one version only may leave the other without an answer: amqtt
             # takes an MQTT 5 CONNECT for 3.1.1 and waits for the rest of it. Of one that has spoken
@@ -115,13 +115,13 @@ class BrokerLink:
                 self.lose(str(error))
 
     def reached(self) -> None:
-        self._answer_by_s = self._clock() + _ANSWER_TIMEOUT_S
+        self._answer_by_s = self._clock.monotonic_s() + _ANSWER_TIMEOUT_S
 
     def accepted(self, note: Connected) -> None:
         self._accepted, self._answer_by_s = True, math.inf
         self.max_packet_bytes = note.max_packet_bytes
         self._version_known = True
-        self._backoff.connected(self._clock())
+        self._backoff.connected(self._clock.monotonic_s())
 
     def falls_back(self, note: Lost) -> bool:
         """Whether the broker wants MQTT 3.1.1, and has not got it yet: it does from now on."""
@@ -132,7 +132,7 @@ class BrokerLink:
     def lose(self, reason: str, *, at_once: bool = False, code: int | None = None) -> None:
         """Give the connection up, for a new one later. `code`: with which the broker ended it."""
         self.close()
-        now = self._clock()
+        now = self._clock.monotonic_s()
         taken_over = code == TAKEN_OVER
         wait_s = self._backoff.lost(now, at_once=at_once, taken_over=taken_over)
         self.retry_at_s = now + wait_s

@@ -1,28 +1,26 @@
 """Drafts to spool to broker, in one thread that inference never waits for.
 
-Everything that happens (a draft offered, a connection made or lost, an acknowledgement) arrives
-in one inbox and is handled in order. A message leaves the spool only when the broker has
-acknowledged it; after a lost connection sending begins again with the oldest one left. What the
-broker refuses for good is set aside, and whatever does not arrive is declared in a gap.
-
-    inbox ▶ books ▶ spool ▶ sender: what is under way, the broker link
+Everything that happens (a draft offered, a connection made or lost, an acknowledgement) arrives in
+one inbox and is handled in order: inbox ▶ spool writer ▶ spool ▶ sender ▶ broker link.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.delivery import losses
-from edge_agent.delivery.broker_link import Connect
-from edge_agent.delivery.connection_events import Acknowledged, Incoming, Lost
+from edge_agent.delivery.broker_link import BrokerLink, Connect
+from edge_agent.delivery.connection_events import Acknowledged, Incoming, Lost, Note
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.inbox import ConnectionNote, Inbox, UnspooledMessage
+from edge_agent.delivery.in_flight import InFlight
+from edge_agent.delivery.inbox import Inbox, LinkNote, Mail, NewHealth, RestartLink, Stop, Unspooled
 from edge_agent.delivery.retained import Retained
 from edge_agent.delivery.sender import Sender
 from edge_agent.delivery.spool import replay
@@ -55,19 +53,31 @@ class DeliveryCounts:
     spool: Literal["disk", "memory"]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the thread lets others see; it replaces each value whole."""
+
+    counts: DeliveryCounts
+    progress_s: float
+    publisher_progress_s: float
+
+
 class Delivery(threading.Thread):
+    """Sends what comes into `inbox`, from `start` to `stop`."""
+
     def __init__(
         self,
         *,
+        inbox: Inbox,
         open_spool: Callable[[], Spool],
         connect: Connect,
         topic_base: str,
         state: StateDocument,
-        max_drafts: int,
         window: int,
         mqtt311: bool = False,
         on_incoming: Callable[[Incoming], None] = lambda _: None,
         replay_file: Path | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         """`open_spool` is called in the thread; `connect` opens a connection.
 
@@ -76,30 +86,14 @@ class Delivery(threading.Thread):
         messages left out; it must return at once. `replay_file`: where a wish may lie (replay.py).
         """
         super().__init__(name="delivery", daemon=True)
-        self._open_spool, self._replay_file = open_spool, replay_file
-        self._inbox = Inbox(max_drafts)
-        self._retained = Retained(state)
-        self._spool_writer = SpoolWriter(losses.nowhere(topic_base, state.boot_id))
-        self._sender = Sender(
-            connect,
-            topic_base=topic_base,
-            window=window,
-            mqtt311=mqtt311,
-            tell=self._inbox.hear,
-            on_incoming=on_incoming,
-            retained=self._retained,
-            spool_writer=self._spool_writer,
-        )
-        self._stopping = threading.Event()
-        self._drain_until_s = self._look_at_s = 0.0
-        self.progress_s = time.monotonic()
-        """When the loop last came round; for the watchdog."""
-        self.publisher_progress_s = self.progress_s
-        """When the connection last spoke, or had nothing to say; for the watchdog."""
-        # The spool, as it was last seen: it is its thread's alone.
-        self._pending = self._refused = 0
-        self._spool_alarms: tuple[str, ...] = ()
-        self._medium: Literal["disk", "memory"] = "disk"
+        self._inbox, self._open_spool, self._connect = inbox, open_spool, connect
+        self._base, self._state = topic_base, state
+        self._window, self._mqtt311 = window, mqtt311
+        self._on_incoming, self._replay_file = on_incoming, replay_file
+        self._clock = clock
+        now = clock.monotonic_s()
+        nothing = DeliveryCounts(0, 0, 0, 0, 0, {}, (), False, "disk")
+        self._seen = _Seen(nothing, now, now)
 
     # Called from other threads.
 
@@ -107,126 +101,178 @@ class Delivery(threading.Thread):
         """Hand over a draft without waiting; False when the inbox is full (it is declared)."""
         return self._inbox.offer(draft)
 
-    def set_health(self, document: bytes) -> None:
-        """The latest health document; published when connected, older ones are forgotten."""
-        self._retained.set_health(document)
+    @property
+    def progress_s(self) -> float:
+        """When the loop last came round; for the watchdog."""
+        return self._seen.progress_s
 
-    def set_state(self, document: StateDocument) -> None:
-        """The state document from now on: retained, sent when connected, and at each connection."""
-        self._retained.set_state(document)
-        self._inbox.wake()
-
-    def say(self, topic: str, payload: bytes, *, correlation_data: bytes | None = None) -> None:
-        """Publish on a whole topic, not spooled: a reply. Dropped where we are not connected."""
-        self._inbox.say(UnspooledMessage(topic, payload, correlation_data))
-
-    def restart_publisher(self) -> None:
-        """Give the connection up for a new one. It need not answer for that."""
-        self._inbox.hear(self._sender.number, Lost("the connection's thread stands still"))
+    @property
+    def publisher_progress_s(self) -> float:
+        """When the connection last spoke, or had nothing to say; for the watchdog."""
+        return self._seen.publisher_progress_s
 
     def counts(self) -> DeliveryCounts:
-        alarm = self._sender.alarm
-        return DeliveryCounts(
-            self._spool_writer.spooled,
-            self._spool_writer.published,
-            self._pending + (len(self._inbox) if self.is_alive() else 0),
-            self._spool_writer.dropped,
-            self._refused,
-            self._spool_writer.loss_gaps(),
-            (alarm, *self._spool_alarms) if alarm else self._spool_alarms,
-            self._sender.online,
-            self._medium,
-        )
+        """As of the loop's last turn, with what waits in the inbox."""
+        counts = self._seen.counts
+        if not self.is_alive():
+            return counts
+        return replace(counts, messages_pending=counts.messages_pending + len(self._inbox))
 
     def stop(self, drain_s: float) -> None:
         """Spool what was offered, publish for at most `drain_s` seconds more, say offline, end."""
-        self._drain_until_s = time.monotonic() + drain_s
-        self._stopping.set()
-        self._inbox.wake()
+        self._inbox.stop(self._clock.monotonic_s() + drain_s)
 
     # The thread.
 
     def run(self) -> None:
-        spool = self._open_spool()
+        with contextlib.closing(self._open_spool()) as spool:
+            retained = Retained(self._state)
+            writer = SpoolWriter(
+                spool,
+                losses.nowhere(self._base, self._state.boot_id, self._clock),
+                clock=self._clock,
+            )
+            link = BrokerLink(
+                self._connect,
+                name=self._base,
+                tell=self._inbox.hear,
+                will=retained.farewell,
+                mqtt311=self._mqtt311,
+                clock=self._clock,
+            )
+            sender = Sender(
+                self._base,
+                spool=spool,
+                writer=writer,
+                in_flight=InFlight(self._window, spool.after),
+                link=link,
+                retained=retained,
+                on_incoming=self._on_incoming,
+                clock=self._clock,
+            )
+            loop = _Loop(self._inbox, spool, writer, sender, retained, self._seen, self._clock)
+            loop.run(self._replay_file)
+
+
+class _Loop:
+    """The parts of one run, in the thread that built them."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        spool: Spool,
+        writer: SpoolWriter,
+        sender: Sender,
+        retained: Retained,
+        seen: _Seen,
+        clock: Clock,
+    ) -> None:
+        self._inbox, self._spool, self._writer = inbox, spool, writer
+        self._sender, self._retained, self._seen = sender, retained, seen
+        self._clock = clock
+        self._stop_by_s: float | None = None
+        self._look_at_s = 0.0
+
+    def run(self, replay_file: Path | None) -> None:
         try:
-            if spool.set_aside:
-                self._spool_writer.file_lost(spool.set_aside)
-            while not self._finished(spool):
-                self._receive(spool)
+            while not self._finished():
+                self._receive()
                 self._sender.keep_connected(may_connect=not self._over())
-                self._sender.send(spool)
-                self._look_around(spool)
-                self._see(spool)
-                self._mark()
+                self._sender.send()
+                self._look_around(replay_file)
+                self._show()
         finally:
             self._say_goodbye()
-            spool.hurry()
-            self._spool_writer.tend(spool)
-            self._spool_writer.close(spool)
-            self._see(spool)
-            spool.close()
+            self._writer.close()
+            self._show()
 
-    def _mark(self) -> None:
-        self.progress_s = time.monotonic()
+    def _show(self) -> None:
+        alarm = (self._sender.alarm,) if self._sender.alarm else ()
+        self._seen.counts = DeliveryCounts(
+            events_spooled=self._writer.spooled,
+            events_published=self._writer.published,
+            messages_pending=len(self._spool),
+            messages_dropped=self._writer.dropped,
+            messages_refused=self._spool.aside,
+            loss_gaps=self._writer.loss_gaps(),
+            alarms=(*alarm, *self._spool.alarms),
+            connected=self._sender.online,
+            spool=self._spool.medium,
+        )
+        now = self._clock.monotonic_s()
         if self._sender.rests:
-            self.publisher_progress_s = self.progress_s
+            self._seen.publisher_progress_s = now
+        self._seen.progress_s = now
 
-    def _finished(self, spool: Spool) -> bool:
-        if not self._stopping.is_set() or not self._inbox.is_empty:
+    def _finished(self) -> bool:
+        if self._stop_by_s is None or not self._inbox.is_empty:
             return False
-        done = self._sender.is_through(spool)
-        return done or self._sender.is_hopeless(self._drain_until_s) or self._over()
+        hopeless = self._sender.is_hopeless(self._stop_by_s)
+        return self._sender.is_through or hopeless or self._over()
 
     def _over(self) -> bool:
-        return self._stopping.is_set() and time.monotonic() > self._drain_until_s
-
-    def _see(self, spool: Spool) -> None:
-        self._pending, self._medium = len(spool), spool.medium
-        self._refused, self._spool_alarms = spool.aside, spool.alarms
+        return self._stop_by_s is not None and self._clock.monotonic_s() > self._stop_by_s
 
     # What comes in.
 
-    def _receive(self, spool: Spool) -> None:
+    def _receive(self) -> None:
         """Wait for mail at most a tick, then take all there is: one commit for all of it."""
         new: list[Draft] = []
         for mail in self._inbox.collect(_TICK_S):
             if isinstance(mail, Draft):
                 new.append(mail)
-            elif isinstance(mail, UnspooledMessage):
-                self._sender.say(mail)
-            elif mail is not None and mail.number == self._sender.number:
-                self.publisher_progress_s = time.monotonic()
-                self._sender.hear(mail.note, spool)
-        self._spool_writer.enter(spool, new, self._inbox.take_turned_away())
+            else:
+                self._handle(mail)
+        self._writer.enter(new, self._inbox.take_turned_away())
 
-    def _look_around(self, spool: Spool) -> None:
+    def _handle(self, mail: Mail) -> None:
+        match mail:
+            case LinkNote(number, note) if number == self._sender.number:
+                self._heard(note)
+            # One that has been replaced meanwhile, or has nothing to answer, is left alone.
+            case RestartLink() if not self._sender.rests:
+                self._heard(Lost("the connection's thread stands still"))
+            case Unspooled():
+                self._sender.say(mail)
+            case StateDocument():
+                self._retained.set_state(mail)
+            case NewHealth(document):
+                self._retained.set_health(document)
+            case Stop(until_s):
+                self._stop_by_s = until_s
+
+    def _heard(self, note: Note) -> None:
+        self._seen.publisher_progress_s = self._clock.monotonic_s()
+        self._sender.hear(note)
+
+    def _look_around(self, replay_file: Path | None) -> None:
         """Things that are looked at now and then: files that may have changed, the disk."""
-        now = time.monotonic()
+        now = self._clock.monotonic_s()
         if now < self._look_at_s:
             return
         self._look_at_s = now + _LOOK_S
-        self._spool_writer.tend(spool)
-        choice = replay.take(self._replay_file) if self._replay_file else None
+        self._writer.tend()
+        choice = replay.take(replay_file) if replay_file else None
         if choice:
-            _log.info("spool: %d messages to be sent again", spool.send_again(choice))
+            _log.info("spool: %d messages to be sent again", self._spool.send_again(choice))
             self._sender.from_the_oldest()
         self._sender.renew()
 
     def _say_goodbye(self) -> None:
         """Offline, acknowledged, and then the end: what is still under way would bring the will."""
-        until_s = time.monotonic() + _FLUSH_S
+        until_s = self._clock.monotonic_s() + _FLUSH_S
         mid = self._sender.say_offline()
         if mid is not None:
             self._wait_for(mid, until_s)
         self._sender.close(_FLUSH_S)
 
     def _wait_for(self, mid: int, until_s: float) -> None:
-        while time.monotonic() < until_s:
+        while self._clock.monotonic_s() < until_s:
             for mail in self._inbox.collect(_TICK_S):
-                if isinstance(mail, ConnectionNote) and mail.number == self._sender.number:
+                if isinstance(mail, LinkNote) and mail.number == self._sender.number:
                     if isinstance(mail.note, Lost):
                         return
                     if isinstance(mail.note, Acknowledged) and mail.note.mid == mid:
                         return
-                if time.monotonic() >= until_s:
+                if self._clock.monotonic_s() >= until_s:
                     return

@@ -73,19 +73,32 @@ class EmbeddedBroker:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="broker", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
         config = {
             "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
             "plugins": {
                 "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
             },
         }
-        self._broker = self._call(self._make(config))
+        try:
+            self._broker = self._call(self._make(config))
+        except BaseException:
+            self._end_loop()
+            raise
 
     def close(self) -> None:
         # What was acknowledged to the agent a moment ago is still on its way to subscribers.
         time.sleep(_GRACE_S)
-        self._call(self._broker.shutdown())
+        try:
+            self._call(self._broker.shutdown())
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
 

@@ -104,8 +104,8 @@ class _Sent:
 
 
 class InFlight:
-    def __init__(self, window: int) -> None:
-        self._max_window = window
+    def __init__(self, window: int, after: After) -> None:
+        self._max_window, self._after = window, after
         self._receive_maximum: int | None = None
         self._in_flight: dict[int, _Sent] = {}
         self._cursor = self._replay_until = 0
@@ -151,7 +151,7 @@ class InFlight:
         """Messages became unsent somewhere in the spool."""
         self._cursor = 0
 
-    def due(self, after: After, settled: Set[int], now_s: float) -> Sequence[StoredMessage]:
+    def due(self, settled: Set[int], now_s: float) -> Sequence[StoredMessage]:
         """What there is room for, in order. `settled` were answered, and are in the spool yet."""
         room = self._window - len(self._in_flight)
         if room <= 0:
@@ -162,7 +162,7 @@ class InFlight:
         if rested is not None:
             self._cursor = min(self._cursor, rested - 1)
         held |= settled
-        found = after(self._cursor, room + sum(i > self._cursor for i in held))
+        found = self._after(self._cursor, room + sum(i > self._cursor for i in held))
         if rested is not None and (not found or found[0].id > rested):
             del self._resting[rested]  # it gave way, declared like any other
         return [one for one in found if one.id not in held][:room]

@@ -1,8 +1,7 @@
-"""The delivery thread's one inbox: whatever happens comes through it, in one order.
+"""The delivery thread's one inbox: everything that happens comes through it, in one order.
 
-Whoever offers a draft never waits. One that finds no room is not taken; the first of these and how
-many they were is kept, to be declared. What a connection says always finds room, since the window
-bounds it; only messages to us have bounds of their own.
+It is built first and handed to each part that speaks. A call never waits. A draft that finds no
+room is not taken; the first of these and their count are kept, to be declared.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from dataclasses import dataclass
 
 from edge_agent.delivery.connection_events import Incoming, Note
 from edge_agent.delivery.drafts import Draft
+from edge_agent.messages.state import StateDocument
 
 _MAX_INCOMING = 100
 """Messages to us that may wait to be handled; whoever sends more is not heard."""
 
 
 @dataclass(frozen=True, slots=True)
-class UnspooledMessage:
+class Unspooled:
     """A message that is not spooled."""
 
     topic: str
@@ -29,11 +29,30 @@ class UnspooledMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionNote:
+class NewHealth:
+    """The newest health document, encoded."""
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNote:
     """What the connection of this number says."""
 
     number: int
     note: Note
+
+
+@dataclass(frozen=True, slots=True)
+class RestartLink:
+    """Replace the connection, unless it has nothing to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End when all is sent, or at this time of the monotonic clock."""
+
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +64,7 @@ class RejectedDrafts:
     limit: int
 
 
-Mail = Draft | UnspooledMessage | ConnectionNote | None
-"""None only wakes the thread."""
+Mail = Draft | Unspooled | StateDocument | NewHealth | LinkNote | RestartLink | Stop
 
 
 class Inbox:
@@ -59,7 +77,7 @@ class Inbox:
         self._turned_away: RejectedDrafts | None = None
 
     def offer(self, draft: Draft) -> bool:
-        """False when there is no room."""
+        """Hand over a draft; False when there is no room, which is then declared."""
         if self._mail.qsize() >= self._max_drafts:
             with self._lock:
                 first, count = draft, 0
@@ -70,20 +88,34 @@ class Inbox:
         self._mail.put(draft)
         return True
 
-    def say(self, said: UnspooledMessage) -> None:
-        self._mail.put(said)
+    def set_state(self, document: StateDocument) -> None:
+        """The state document from now on: retained, sent when connected, and at each connection."""
+        self._mail.put(document)
+
+    def set_health(self, document: bytes) -> None:
+        """The latest health document; sent when connected, older ones are forgotten."""
+        self._mail.put(NewHealth(document))
+
+    def say(self, topic: str, payload: bytes, *, correlation_data: bytes | None = None) -> None:
+        """Publish on a whole topic, not spooled: a reply. Dropped where we are not connected."""
+        self._mail.put(Unspooled(topic, payload, correlation_data))
+
+    def restart_publisher(self) -> None:
+        """Give the connection up for a new one. It need not answer for that."""
+        self._mail.put(RestartLink())
+
+    def stop(self, until_s: float) -> None:
+        self._mail.put(Stop(until_s))
 
     def hear(self, number: int, note: Note) -> None:
-        """In paho's thread: put it into the inbox, no more."""
+        """Take a connection's note; called in paho's thread, so it does no more than that."""
+        # A note always finds room, since the window bounds them; only messages to us do not.
         if isinstance(note, Incoming) and self._mail.qsize() > self._max_drafts + _MAX_INCOMING:
             return
-        self._mail.put(ConnectionNote(number, note))
-
-    def wake(self) -> None:
-        self._mail.put(None)
+        self._mail.put(LinkNote(number, note))
 
     def collect(self, wait_s: float) -> Iterator[Mail]:
-        """Wait for mail at most so long, then all there is."""
+        """Wait up to `wait_s` for one item, then yield everything queued."""
         try:
             mail = self._mail.get(timeout=wait_s)
             while True:
@@ -99,7 +131,7 @@ class Inbox:
 
     @property
     def is_empty(self) -> bool:
-        """Nor is there anything to declare."""
+        """Nothing is queued, and nothing is to be declared."""
         return self._mail.empty() and not self._turned_away
 
     def __len__(self) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.delivery.drafts import Draft
 from edge_agent.delivery.spool.message import PICTURE, Message
 from edge_agent.frame import GapReason
@@ -70,7 +70,7 @@ def overflow(near: Draft, gone: Sequence[Message]) -> Draft:
     return lost(near, GapReason.SPOOL_OVERFLOW, detail, what)
 
 
-def nowhere(topic_base: str, boot_id: str) -> Draft:
+def nowhere(topic_base: str, boot_id: str, clock: Clock = SYSTEM) -> Draft:
     """What losses are declared near to before this run has had a frame."""
     *_, site, line, agent = topic_base.split("/")
     gap = GapEvent(
@@ -83,12 +83,12 @@ def nowhere(topic_base: str, boot_id: str) -> Draft:
         replayed=False,
         frame_id=0,
         first_line=0,
-        captured_monotonic_ns=time.monotonic_ns(),
+        captured_monotonic_ns=clock.monotonic_ns(),
         line_count=None,
         reason=GapReason.SPOOL_LOSS,
         detail="",
     )
-    return Draft(gap, time.time_ns())
+    return Draft(gap, clock.utc_ns())
 
 
 def refused(message: Message, near: Draft, why: str) -> Draft | None:

@@ -1,7 +1,7 @@
 """The two retained documents, state and health: not spooled, since only the newest of each counts.
 
 The state document is the birth of a connection; what the broker says when we are gone is the same,
-offline. Both may be set from any thread at any time, connected or not.
+offline.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edge_agent.messages.state import StateDocument
 
 
 class Retained:
-    """Set from any thread, taken by one."""
+    """Used from one thread, connected or not."""
 
     def __init__(self, state: StateDocument) -> None:
         self._state, self._state_sent = state, False

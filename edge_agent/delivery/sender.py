@@ -1,18 +1,16 @@
 """From the spool to the broker: what is sent over the connection there is, and what the answers do.
 
-Joins the broker link, which does not know what goes over it, with what is under way, which knows no
-connection: once one is lost, no answer to what it carried will come. What the broker took or will
-never take goes into the spool writer; the spool is only read here. No thread and no inbox: whoever
-has these tells what the connection said.
+Joins the link, which does not know what goes over it, with what is in flight, which knows no
+connection. What the broker took or will never take goes to the writer; the spool is only read here.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
-from edge_agent.delivery.broker_link import BrokerLink, Connect
+from edge_agent.clock import SYSTEM, Clock
+from edge_agent.delivery.broker_link import BrokerLink
 from edge_agent.delivery.connection_events import (
     Acknowledged,
     Connected,
@@ -23,7 +21,7 @@ from edge_agent.delivery.connection_events import (
     TcpConnected,
 )
 from edge_agent.delivery.in_flight import Accepted, Deferred, InFlight, Rejected
-from edge_agent.delivery.inbox import UnspooledMessage
+from edge_agent.delivery.inbox import Unspooled
 from edge_agent.delivery.retained import Retained
 from edge_agent.delivery.spool.message import StoredMessage
 from edge_agent.delivery.spool.spool import Spool
@@ -36,68 +34,65 @@ _PACKET_OVERHEAD_BYTES = 32
 
 
 class Sender:
-    """Used from one thread; `number`, `online` and `alarm` may be read from any."""
+    """Used from one thread. It has no inbox: its owner passes on what the connection says."""
 
     def __init__(
         self,
-        connect: Connect,
-        *,
         topic_base: str,
-        window: int,
-        mqtt311: bool,
-        tell: Callable[[int, Note], None],
-        on_incoming: Callable[[Incoming], None],
+        *,
+        spool: Spool,
+        writer: SpoolWriter,
+        in_flight: InFlight,
+        link: BrokerLink,
         retained: Retained,
-        spool_writer: SpoolWriter,
+        on_incoming: Callable[[Incoming], None],
+        clock: Clock = SYSTEM,
     ) -> None:
-        """`tell` is called in a connection's thread, with its number and what it says."""
-        self._base, self._on_incoming = topic_base, on_incoming
-        self._retained, self._spool_writer = retained, spool_writer
-        self._in_flight = InFlight(window)
-        self._broker_link = BrokerLink(
-            connect, name=topic_base, tell=tell, will=retained.farewell, mqtt311=mqtt311
-        )
+        self._base, self._on_incoming, self._clock = topic_base, on_incoming, clock
+        self._spool, self._writer, self._retained = spool, writer, retained
+        self._in_flight, self._link = in_flight, link
 
     @property
     def number(self) -> int:
         """Of the connection that counts."""
-        return self._broker_link.number
+        return self._link.number
 
     @property
     def online(self) -> bool:
-        return self._broker_link.online
+        return self._link.online
 
     @property
     def alarm(self) -> str:
-        return self._broker_link.alarm
+        return self._link.alarm
 
     @property
     def rests(self) -> bool:
         """Nothing waits for an answer."""
-        return not self._broker_link.is_open or (self._broker_link.online and not self._in_flight)
+        return not self._link.is_open or (self._link.online and not self._in_flight)
 
-    def is_through(self, spool: Spool) -> bool:
+    @property
+    def is_through(self) -> bool:
         """All is sent and answered, but for what rests; what was answered is in the spool yet."""
-        settled = len(self._spool_writer.answered) + self._in_flight.resting == len(spool)
-        settled = settled and not self._spool_writer.losses_wait
+        settled = len(self._writer.answered) + self._in_flight.resting == len(self._spool)
+        settled = settled and not self._writer.losses_wait
         return settled and not self._in_flight and not self._retained.health_waits
 
     def is_hopeless(self, until_s: float) -> bool:
         """No connection will be tried by then."""
-        return not self._broker_link.online and self._broker_link.retry_at_s > until_s
+        return not self._link.online and self._link.retry_at_s > until_s
 
     # What the connection says.
 
-    def hear(self, note: Note, spool: Spool) -> None:
+    def hear(self, note: Note) -> None:
         if isinstance(note, Acknowledged):
             self._acknowledged(note)
         elif isinstance(note, TcpConnected):
-            self._broker_link.reached()
+            self._link.reached()
         elif isinstance(note, Connected):
-            self._broker_link.accepted(note)
-            self._in_flight.connected(note, spool.last_id)
+            self._link.accepted(note)
+            self._in_flight.connected(note, self._spool.last_id)
             self._retained.connected()
-            _log.info("broker: connected, %d messages waiting", len(spool))
+            _log.info("broker: connected, %d messages waiting", len(self._spool))
         elif isinstance(note, Lost):
             self._ended(note)
         elif isinstance(note, NotSubscribed):
@@ -106,26 +101,26 @@ class Sender:
             self._take_in(note)
 
     def _acknowledged(self, note: Acknowledged) -> None:
-        answer = self._in_flight.answered(note, time.monotonic())
+        answer = self._in_flight.answered(note, self._clock.monotonic_s())
         if isinstance(answer, Accepted):
-            self._spool_writer.taken(answer.stored)
+            self._writer.taken(answer.stored)
         elif isinstance(answer, Rejected):
-            self._spool_writer.put_aside(answer.stored, answer.why)
+            self._writer.put_aside(answer.stored, answer.why)
         elif isinstance(answer, Deferred):
             self._lose(answer.why)
 
     def _ended(self, note: Lost) -> None:
-        if self._broker_link.falls_back(note):
+        if self._link.falls_back(note):
             self._lose(note.reason, at_once=True)
             return
-        never = self._in_flight.ended(note) if self._broker_link.online else None
+        never = self._in_flight.ended(note) if self._link.online else None
         if never:
-            self._spool_writer.put_aside(never.stored, never.why)
+            self._writer.put_aside(never.stored, never.why)
         self._lose(note.reason, code=note.code)
 
     def _lose(self, reason: str, *, at_once: bool = False, code: int | None = None) -> None:
         self._in_flight.forget()
-        self._broker_link.lose(reason, at_once=at_once, code=code)
+        self._link.lose(reason, at_once=at_once, code=code)
 
     def _take_in(self, message: Incoming) -> None:
         if message.topic == f"{self._base}/state":
@@ -138,73 +133,70 @@ class Sender:
     # What goes out.
 
     def keep_connected(self, *, may_connect: bool) -> None:
-        if self._in_flight.waiting_s(time.monotonic()) > _ACK_TIMEOUT_S:
+        if self._in_flight.waiting_s(self._clock.monotonic_s()) > _ACK_TIMEOUT_S:
             self._lose(f"no acknowledgement for {_ACK_TIMEOUT_S:.0f} s")
-        self._broker_link.keep(may_connect=may_connect)
+        self._link.keep(may_connect=may_connect)
 
     def renew(self) -> None:
-        """A new connection, where certificates or passwords are others by now."""
-        if self._broker_link.online and self._broker_link.stale():
+        """Reconnect if the credentials on disk have changed."""
+        if self._link.online and self._link.stale():
             self._lose("certificates or passwords have changed", at_once=True)
 
     def from_the_oldest(self) -> None:
         """Messages became unsent somewhere in the spool."""
         self._in_flight.from_the_oldest()
 
-    def send(self, spool: Spool) -> None:
+    def send(self) -> None:
         """The documents that changed, and as much of the spool as there is room for."""
-        if not self._broker_link.online:
+        if not self._link.online:
             return
         for topic, payload in self._retained.take():
-            mid = self._broker_link.publish(f"{self._base}/{topic}", payload, retain=True)
+            mid = self._link.publish(f"{self._base}/{topic}", payload, retain=True)
             self._sent_unspooled(mid, topic)
-        now = time.monotonic()
-        for stored in self._in_flight.due(spool.after, self._spool_writer.answered, now):
+        now = self._clock.monotonic_s()
+        for stored in self._in_flight.due(self._writer.answered, now):
             if not self._send_one(stored):
                 return
 
     def _send_one(self, stored: StoredMessage) -> bool:
         payload, topic = self._in_flight.begin(stored), f"{self._base}/{stored.message.kind}"
         size = len(payload) + len(topic.encode()) + _PACKET_OVERHEAD_BYTES
-        most = self._broker_link.max_packet_bytes
+        most = self._link.max_packet_bytes
         if most and size > most:
             self._in_flight.give_up(stored)
-            self._spool_writer.put_aside(stored, f"{size} bytes, the broker takes {most}")
+            self._writer.put_aside(stored, f"{size} bytes, the broker takes {most}")
             return True
-        mid = self._broker_link.publish(topic, payload)
+        mid = self._link.publish(topic, payload)
         if mid is None:
             self._lose("the connection takes no more messages")
             return False
-        self._in_flight.sent(mid, stored.message.kind, time.monotonic(), stored)
+        self._in_flight.sent(mid, stored.message.kind, self._clock.monotonic_s(), stored)
         return True
 
-    def say(self, said: UnspooledMessage) -> None:
+    def say(self, message: Unspooled) -> None:
         """Now or never."""
-        if not self._broker_link.online:
+        if not self._link.online:
             return
-        size = len(said.payload) + len(said.topic.encode()) + len(said.correlation_data or b"")
-        most = self._broker_link.max_packet_bytes
+        topic, correlation_data = message.topic, message.correlation_data
+        size = len(message.payload) + len(topic.encode()) + len(correlation_data or b"")
+        most = self._link.max_packet_bytes
         if most and size + _PACKET_OVERHEAD_BYTES > most:  # it would end the connection
-            _log.error("broker: %s: %d bytes, the broker takes %d", said.topic, size, most)
+            _log.error("broker: %s: %d bytes, the broker takes %d", topic, size, most)
             return
-        mid = self._broker_link.publish(
-            said.topic, said.payload, correlation_data=said.correlation_data
-        )
-        self._sent_unspooled(mid, said.topic)
+        mid = self._link.publish(topic, message.payload, correlation_data=correlation_data)
+        self._sent_unspooled(mid, topic)
 
     def _sent_unspooled(self, mid: int | None, name: str) -> None:
         if mid is not None:
-            self._in_flight.sent(mid, name, time.monotonic())
+            self._in_flight.sent(mid, name, self._clock.monotonic_s())
 
     # The end.
 
     def say_offline(self) -> int | None:
-        """The id of our last word, to wait for; None where nobody hears it."""
-        if not self._broker_link.online:
+        """Publish the offline state; return its packet id, or None if disconnected."""
+        if not self._link.online:
             return None
-        return self._broker_link.publish(
-            f"{self._base}/state", self._retained.farewell(), retain=True
-        )
+        return self._link.publish(f"{self._base}/state", self._retained.farewell(), retain=True)
 
     def close(self, flush_s: float) -> None:
-        self._broker_link.close(flush_s)
+        self._link.close(flush_s)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.delivery import encoding
 from edge_agent.delivery import losses as delivery_losses
 from edge_agent.delivery.drafts import Draft
@@ -32,9 +32,9 @@ _OF_MESSAGES = frozenset((GapReason.SPOOL_OVERFLOW, GapReason.SPOOL_LOSS, GapRea
 class SpoolWriter:
     """Used from one thread; the counts may be read from any."""
 
-    def __init__(self, near: Draft, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, spool: Spool, near: Draft, *, clock: Clock = SYSTEM) -> None:
         """`near`: what losses are declared near to before there was a frame."""
-        self._near, self._clock = near, clock
+        self._spool, self._near, self._clock = spool, near, clock
         self._seq = 0
         self._sent: list[int] = []
         self._aside: list[tuple[int, str]] = []
@@ -45,6 +45,8 @@ class SpoolWriter:
         self.dropped = 0
         """Messages."""
         self._loss_gaps: Counter[str] = Counter()
+        if spool.set_aside:  # by its opening, just now
+            self.file_lost(spool.set_aside)
 
     def loss_gaps(self) -> dict[str, int]:
         """Declared losses of messages, by reason."""
@@ -64,7 +66,7 @@ class SpoolWriter:
     def taken(self, stored: StoredMessage) -> None:
         """The broker has it."""
         self._sent.append(stored.id)
-        self._settle_at_s = min(self._settle_at_s, self._clock() + _SETTLE_S)
+        self._settle_at_s = min(self._settle_at_s, self._clock.monotonic_s() + _SETTLE_S)
         self.published += stored.message.kind == "event"
 
     def put_aside(self, stored: StoredMessage, why: str) -> None:
@@ -83,30 +85,30 @@ class SpoolWriter:
 
     # The spool.
 
-    def enter(
-        self, spool: Spool, new: Sequence[Draft], turned_away: RejectedDrafts | None = None
-    ) -> None:
+    def enter(self, new: Sequence[Draft], turned_away: RejectedDrafts | None = None) -> None:
         """Store what is new; where nothing is, settle what was answered, if it is time."""
         # Losses first: in one transaction with the setting aside that they declare.
         drafted = [*self._take_losses(), *new]
         if turned_away:
             drafted.append(self._declared(turned_away))
         if drafted:
-            self._store(spool, drafted)
-        elif self._clock() >= self._settle_at_s or len(self._sent) >= _SETTLE_COUNT:
-            self._settle(spool)
+            self._store(drafted)
+        elif self._clock.monotonic_s() >= self._settle_at_s or len(self._sent) >= _SETTLE_COUNT:
+            self._settle()
 
-    def tend(self, spool: Spool) -> None:
+    def tend(self) -> None:
         """Let the spool go back to its disk; what gives way there is declared, and a file that was
         found damaged."""
-        before = spool.set_aside
-        self._account(spool.tend(self._declare))
-        if spool.set_aside != before:
-            self.file_lost(spool.set_aside)
+        before = self._spool.set_aside
+        self._account(self._spool.tend(self._declare))
+        if self._spool.set_aside != before:
+            self.file_lost(self._spool.set_aside)
 
-    def close(self, spool: Spool) -> None:
-        """Whatever is in hand, now."""
-        self._store(spool, self._take_losses())
+    def close(self) -> None:
+        """Write everything in hand now; a disk that failed gets its last try."""
+        self._spool.hurry()
+        self.tend()
+        self._store(self._take_losses())
 
     def _take_losses(self) -> list[Draft]:
         losses, self._losses = self._losses, []
@@ -119,18 +121,19 @@ class SpoolWriter:
         what = Dropped(messages=count, pictures=0, ranges=())
         return delivery_losses.lost(turned_away.first, GapReason.SPOOL_OVERFLOW, why, what)
 
-    def _store(self, spool: Spool, new: Sequence[Draft]) -> None:
+    def _store(self, new: Sequence[Draft]) -> None:
         self._near = new[-1] if new else self._near
         messages: list[Message] = []
         size = 0
         for draft in new:
-            if size > spool.max_message_bytes // 2:  # a part that finds room whatever it takes
-                self._settle(spool, messages)
+            # A part that finds room whatever it takes.
+            if size > self._spool.max_message_bytes // 2:
+                self._settle(messages)
                 messages, size = [], 0
-            made = self._numbered(draft, spool.max_message_bytes // 2)
+            made = self._numbered(draft, self._spool.max_message_bytes // 2)
             messages += made
             size += sum(len(one.payload) for one in made)
-        self._settle(spool, messages)
+        self._settle(messages)
 
     def _numbered(self, draft: Draft, max_bytes: int) -> tuple[Message, ...]:
         self._seq += 1
@@ -143,13 +146,14 @@ class SpoolWriter:
             self.dropped += 1
         return made
 
-    def _settle(self, spool: Spool, messages: Sequence[Message] = ()) -> None:
+    def _settle(self, messages: Sequence[Message] = ()) -> None:
         """Write down what arrived, what the broker took and what it refused."""
         self._settle_at_s = math.inf
         sent, self._sent = self._sent, []
         aside, self._aside = self._aside, []
         if messages or sent or aside:
-            self._account(spool.write(messages, sent=sent, aside=aside, declare=self._declare))
+            written = self._spool.write(messages, sent=sent, aside=aside, declare=self._declare)
+            self._account(written)
 
     def _account(self, written: WriteResult) -> None:
         self._seq += written.declarations

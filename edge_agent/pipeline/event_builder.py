@@ -13,7 +13,7 @@ from edge_agent.messages import events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class AgentIdentity:
     """The sender of a message; `boot_id` is new at every start of the agent."""
 
     agent: str
@@ -24,7 +24,7 @@ class Identity:
 
 
 def defect_event(
-    identity: Identity,
+    identity: AgentIdentity,
     frame: Frame,
     *,
     bundle: events.BundleRef,
@@ -76,7 +76,7 @@ def defect_event(
     )
 
 
-def gap_event(identity: Identity, gap: Gap) -> events.GapEvent:
+def gap_event(identity: AgentIdentity, gap: Gap) -> events.GapEvent:
     """Build the message that declares a gap."""
     return events.GapEvent(
         **_common(identity, gap),
@@ -87,7 +87,7 @@ def gap_event(identity: Identity, gap: Gap) -> events.GapEvent:
     )
 
 
-def _common(identity: Identity, of: Frame | Gap) -> dict[str, Any]:
+def _common(identity: AgentIdentity, of: Frame | Gap) -> dict[str, Any]:
     return {
         "agent": identity.agent,
         "site": identity.site,

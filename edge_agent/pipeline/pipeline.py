@@ -22,7 +22,7 @@ from edge_agent.frame import Frame, Gap, GapReason, Region
 from edge_agent.inspection.models import Models
 from edge_agent.inspection.strip import StripTracker, untold
 from edge_agent.pipeline import event_builder
-from edge_agent.pipeline.event_builder import Identity as Identity
+from edge_agent.pipeline.event_builder import AgentIdentity
 from edge_agent.pipeline.evidence import RateLimit, jpeg
 from edge_agent.pipeline.tally import Tally
 
@@ -51,7 +51,7 @@ class Pipeline:
         models: Models,
         camera: Camera,
         delivery: Delivery,
-        identity: Identity,
+        identity: AgentIdentity,
         frame_limit: int | None = None,
     ) -> None:
         self._models, self._camera = models, camera

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config.config import Config
 from edge_agent.config.fields import CommandName
 from edge_agent.delivery.connection_events import Incoming
@@ -81,7 +81,7 @@ class CommandReceiver(threading.Thread):
         boot_id: str,
         line: CommandTarget,
         say: Say,
-        clock_s: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(name="commands", daemon=True)
         self._rules, self._base, self._boot_id = config.commands, config.topic_base, boot_id
@@ -89,7 +89,7 @@ class CommandReceiver(threading.Thread):
         self._agent, self._line, self._say = config.agent.name, line, say
         self._waiting: queue.Queue[Incoming | None] = queue.Queue(_MAX_WAITING)
         self._done: OrderedDict[str, tuple[str, bytes, Reply]] = OrderedDict()
-        self._allowance = RateLimit(self._rules.per_minute, clock_s)
+        self._allowance = RateLimit(self._rules.per_minute, clock.monotonic_s)
         self._counts: Counter[str] = Counter()
 
     @property

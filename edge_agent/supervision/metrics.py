@@ -55,13 +55,21 @@ class MetricsServer:
                 f"health.metrics_port: {host}:{port}: {why}; set another port, or 0 for no metrics"
             ) from None
         self.port = int(self._server.server_address[1])
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="metrics", daemon=True
+        )
+        try:
+            self._thread.start()
+        except BaseException:
+            self._server.server_close()
+            raise
 
     def show(self, status: AgentStatus) -> None:
         self._text = "".join(f"{line}\n" for line in render(status)).encode()
 
     def close(self) -> None:
         self._server.shutdown()
+        self._thread.join()
         self._server.server_close()
 
 

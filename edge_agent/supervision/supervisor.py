@@ -15,6 +15,7 @@ import msgspec
 
 from edge_agent.config.config import Config
 from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.inbox import Inbox
 from edge_agent.messages import events
 from edge_agent.messages import health as messages_health
 from edge_agent.supervision import status_file
@@ -36,19 +37,21 @@ class Supervisor:
         self,
         config: Config,
         delivery: Delivery,
+        inbox: Inbox,
         *,
         marks_s: Callable[[], dict[str, float]],
         health: Callable[[], messages_health.HealthDocument],
         bundle: Callable[[], events.BundleRef],
         metrics: MetricsServer | None,
     ) -> None:
-        self._config, self._delivery, self._metrics = config, delivery, metrics
+        self._config, self._metrics = config, metrics
+        self._delivery, self._inbox = delivery, inbox
         self._stages_s, self._health, self._bundle = marks_s, health, bundle
         self._watchdog = Watchdog(
             watchdog_s(),
             say=lambda: sd_notify("WATCHDOG=1"),
             dump=lambda: faulthandler.dump_traceback(sys.stderr, all_threads=True),
-            restart_publisher=delivery.restart_publisher,
+            restart_publisher=inbox.restart_publisher,
         )
         self._status_s = min(config.health.interval_s, _STATUS_S)
         self._next_status = self._next_health = 0.0
@@ -65,12 +68,11 @@ class Supervisor:
         self._tell(document, now_s)
         if now_s >= self._next_health:
             self._next_health = now_s + self._config.health.interval_s
-            self._delivery.set_health(msgspec.json.encode(document))
+            self._inbox.set_health(msgspec.json.encode(document))
 
     def close(self) -> None:
+        """Remove the status file; the metrics server is closed by its owner."""
         status_file.remove(self._config.status_file)
-        if self._metrics:
-            self._metrics.close()
 
     def _marks_s(self) -> dict[str, float]:
         return {

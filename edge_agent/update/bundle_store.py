@@ -4,8 +4,6 @@ Below `<state_dir>/update` lie `store/<sha256 of bundle.json>/`, `record.json` a
 has its name in the store is whole and was verified as it lies there; the record is written whole
 or not at all. Both are on the disk (fsync) before anyone is told, a bundle before the record that
 names it, and nothing is removed before the record that no longer names it is written.
-
-`at` is told each step; a test ends the process there.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from edge_agent.bundle import reader, version_history
 from edge_agent.bundle.manifest import MANIFEST, Bundle
 from edge_agent.bundle.signature import MAX_BYTES, SIGNATURE, Trust
 from edge_agent.errors import BundleError
+from edge_agent.update import failpoints
 from edge_agent.update.record import BundleSlot, UpdateError, UpdateRecord
 
 _MAX_RECORD_BYTES = 1 << 16
@@ -38,8 +37,8 @@ _log = logging.getLogger(__name__)
 class BundleStore:
     """Used by the agent and by the commands at once; each change is made under a lock."""
 
-    def __init__(self, state_dir: Path, *, at: Callable[[str], None] = lambda step: None) -> None:
-        self._state_dir, self._at = state_dir, at
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
         self._root = state_dir / "update"
         self._record, self._store = self._root / "record.json", self._root / "store"
         self._incoming = self._root / "incoming"
@@ -154,11 +153,11 @@ class BundleStore:
         if (source / SIGNATURE).exists():
             limits[SIGNATURE] = MAX_BYTES
         for name, limit in limits.items():
-            self._at(f"copy {name}")
+            failpoints.reach(f"copy {name}")
             _copy(source / name, copy / name, limit)
             self._own(copy / name)
         durable.sync_folder(copy)
-        self._at("copied")
+        failpoints.reach("copied")
         return reader.load(copy, trust)
 
     def _into_store(self, bundle: Bundle, trust: Trust) -> None:
@@ -171,12 +170,12 @@ class BundleStore:
             place.rename(self._incoming / "damaged")
         bundle.folder.rename(place)
         durable.sync_folder(self._store)
-        self._at("in store")
+        failpoints.reach("in store")
 
     def _prune(self, record: UpdateRecord) -> None:
         for place in self._store.iterdir():
             if place.name not in record.kept:
-                self._at("prune")
+                failpoints.reach("prune")
                 # First out of the store: half a bundle must not have a whole one's name.
                 gone = self._root / f"gone-{place.name}"
                 shutil.rmtree(gone, ignore_errors=True)
@@ -217,13 +216,13 @@ class BundleStore:
 
     def _write(self, record: UpdateRecord) -> None:
         temporary = self._root / ".record.json.new"
-        self._at(f"write {record.phase}")
+        failpoints.reach(f"write {record.phase}")
         durable.write_json(temporary, record)
         self._own(temporary)
-        self._at(f"replace {record.phase}")
+        failpoints.reach(f"replace {record.phase}")
         temporary.replace(self._record)
         durable.sync_folder(self._root)
-        self._at(f"written {record.phase}")
+        failpoints.reach(f"written {record.phase}")
 
     # Folders and locks.
 

@@ -16,6 +16,7 @@ from edge_agent.config.config import Config, UpdateConfig
 from edge_agent.inspection.models import LoadedBundle
 from edge_agent.messages.state import TrialReport
 from edge_agent.update import comparison as trial
+from edge_agent.update import failpoints
 from edge_agent.update.frame_sampler import FrameSampler
 from edge_agent.update.trial_process import (
     ArtifactPick,
@@ -45,7 +46,6 @@ def rehearse(
     picker: FrameSampler,
     *,
     go_on: Callable[[], None],
-    at: Callable[[str], None],
 ) -> ShadowResult:
     """`go_on` is called a few times a second; what it raises ends the rehearsal, and is raised."""
     begin = TrialRequest(
@@ -65,8 +65,8 @@ def rehearse(
             ready = trial_process.ready()
             if ready.refusal:
                 return ShadowResult(None, None, ready.refusal)
-            at("opened")
-            comparison = _compared(trial_process, picker, config.update, go_on, at)
+            failpoints.reach("opened")
+            comparison = _compared(trial_process, picker, config.update, go_on)
     except TrialProcessError as error:
         return ShadowResult(None, None, str(error))
     picked = replace(candidate, gate=ready.gate, segmenter=ready.segmenter) if ready.gate else None
@@ -78,7 +78,6 @@ def _compared(
     picker: FrameSampler,
     rules: UpdateConfig,
     go_on: Callable[[], None],
-    at: Callable[[str], None],
 ) -> trial.BundleComparison:
     comparison = trial.BundleComparison()
     began_s = time.monotonic()
@@ -91,5 +90,5 @@ def _compared(
             if inspected is None:
                 continue
             comparison.add(trial_process.look(inspected.frame), inspected.judged_ms)
-            at(f"looked {comparison.frames}")
+            failpoints.reach(f"looked {comparison.frames}")
     return comparison

@@ -20,6 +20,7 @@ from edge_agent.inspection.models import LoadedBundle, Models, trust_of
 from edge_agent.messages.events import utc
 from edge_agent.messages.state import TrialReport
 from edge_agent.pipeline.pipeline import Inspection
+from edge_agent.update import failpoints
 from edge_agent.update import record as update
 from edge_agent.update.bundle_store import BundleStore, slot_of
 from edge_agent.update.frame_sampler import FrameSampler
@@ -57,12 +58,11 @@ class Updater(threading.Thread):
         running: StartupBundle,
         load: Load,
         changed: Callable[[LoadedBundle, UpdateRecord], None],
-        at: Callable[[str], None] = lambda step: None,
     ) -> None:
         """`changed` is told what runs and where the update stands, at each change of the two."""
         super().__init__(name="update", daemon=True)
         self._config, self._slots, self._line, self._load = config, slots, line, load
-        self._running, self._changed, self._at = running, changed, at
+        self._running, self._changed = running, changed
         self._before: StartupBundle | None = None
         self._stopping, self._nudge = threading.Event(), threading.Event()
         self._seen: object = None
@@ -148,19 +148,18 @@ class Updater(threading.Thread):
             _log.error("update: %s: %s", slot, record.last.reason if record.last else "")
             return
         _log.info("update: %s is tried beside what runs", slot)
-        self._at("begun")
+        failpoints.reach("begun")
         tried = rehearse(
             self._config,
             self._running.stages,
             TrialBundle(str(self._slots.folder(slot)), slot.sha256),
             self._picker,
             go_on=self._go_on,
-            at=self._at,
         )
         if tried.objection or tried.candidate is None:
             self._give_up(slot, tried.objection, tried.report)
             return
-        self._at("tried")
+        failpoints.reach("tried")
         try:
             stages = open_picked(tried.candidate, self._config.threads)
         except BundleError as error:
@@ -192,11 +191,11 @@ class Updater(threading.Thread):
         except (UpdateError, BundleError) as error:
             self._give_up(slot, f"there would be no way back: {error}", report)
             return
-        self._at("switched")
+        failpoints.reach("switched")
         self._before = before
         self._proof = Probation(slot.sha256, self._config.update)
         self._use(StartupBundle(stages, slot.forced, before.configured_sha256))
-        self._at("used")
+        failpoints.reach("used")
         self._tell(record)
         _log.info("update: %s runs now, and has to prove itself", slot)
 
@@ -218,9 +217,9 @@ class Updater(threading.Thread):
             self._give_up(slot, fault, None)
         elif complete:
             record = self._slots.change(lambda r: update.confirmed(r, slot, _now()))
-            self._at("confirmed")
+            failpoints.reach("confirmed")
             version_history.remember(self._config.state_dir, self._running.stages.bundle)
-            self._at("remembered")
+            failpoints.reach("remembered")
             self._proof = self._before = None
             self._tell(record)
             _log.info("update: %s is committed", slot)
@@ -228,7 +227,7 @@ class Updater(threading.Thread):
     def _give_up(self, slot: BundleSlot, why: str, report: TrialReport | None) -> None:
         record = self._slots.change(lambda r: update.failed(r, slot, why, _now(), report))
         _log.error("update: %s is not used: %s", slot, why)
-        self._at("given up")
+        failpoints.reach("given up")
         self._tell(record)
 
     def _go_back(self, record: UpdateRecord) -> None:
@@ -243,7 +242,7 @@ class Updater(threading.Thread):
                 stages, bool(slot and slot.forced), self._running.configured_sha256
             )
         self._use(before)
-        self._at("went back")
+        failpoints.reach("went back")
         self._tell(record)
         _log.info("update: %s runs again", slot_of(before.stages.bundle))
 

@@ -31,6 +31,7 @@ from edge_agent.delivery.connection_events import (
     TcpConnected,
 )
 from edge_agent.delivery.delivery import Delivery, Draft
+from edge_agent.delivery.inbox import Inbox
 from edge_agent.delivery.spool.message import Message
 from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BrokerError
@@ -222,12 +223,13 @@ class Rig:
         open_spool: Callable[[], Spool] | None = None,
         on_incoming: Callable[[Incoming], None] = lambda _: None,
     ) -> Delivery:
+        self.inbox = Inbox(max_drafts)
         one = Delivery(
+            inbox=self.inbox,
             open_spool=open_spool or (lambda: Spool(self.path, max_bytes)),
             connect=self.broker.connect,
             topic_base="linegate/site/line/agent",
             state=STATE,
-            max_drafts=max_drafts,
             window=window,
             on_incoming=on_incoming,
         )
@@ -520,11 +522,11 @@ def test_silence_of_a_broker_that_spoke_mqtt_5_does_not_make_it_3_1_1(
 
 
 def test_a_state_document_is_said_at_once_and_at_each_connection_and_is_the_will(rig: Rig) -> None:
-    delivery = rig.delivery()
+    rig.delivery()
     first = rig.link(0)
     rig.eventually(lambda: first.sent, "the birth document")
     changed = msgspec.structs.replace(STATE, agent_version="1")
-    delivery.set_state(changed)
+    rig.inbox.set_state(changed)
     rig.eventually(lambda: len(first.sent) == 2, "the new document")
     assert (first.sent[1].payload, first.sent[1].retain) == (msgspec.json.encode(changed), True)
     first.tell(Lost("cut"))
@@ -538,14 +540,14 @@ def test_a_state_document_is_said_at_once_and_at_each_connection_and_is_the_will
 
 def test_what_comes_in_is_handed_on_and_answered_but_not_what_is_retained(rig: Rig) -> None:
     heard: list[Incoming] = []
-    delivery = rig.delivery(on_incoming=heard.append)
+    rig.delivery(on_incoming=heard.append)
     link = rig.link(0)
     command = Incoming("linegate/site/line/agent/command/x", b"{}", "who/asks", b"7")
     link.tell(dataclasses.replace(command, retained=True))
     link.tell(command)
     rig.eventually(lambda: heard, "the command")
     assert heard == [command], "a retained command would be done at each connection anew"
-    delivery.say("who/asks", b"done", correlation_data=b"7")
+    rig.inbox.say("who/asks", b"done", correlation_data=b"7")
     rig.eventually(lambda: len(link.sent) == 2, "the reply")
     reply = link.sent[1]
     assert (reply.topic, reply.payload, reply.retain) == ("who/asks", b"done", False)
@@ -553,7 +555,7 @@ def test_what_comes_in_is_handed_on_and_answered_but_not_what_is_retained(rig: R
     assert rig.spooled() == []
 
 
-def test_drafts_that_find_the_mailbox_full_are_declared_in_a_gap(
+def test_drafts_that_find_the_inbox_full_are_declared_in_a_gap(
     rig: Rig, check_schema: Callable[[str, Any], None]
 ) -> None:
     disk_awake = threading.Event()
@@ -694,7 +696,7 @@ def test_of_the_health_documents_only_the_latest_goes_out(rig: Rig) -> None:
     rig.broker.greet = unreachable
     delivery = rig.delivery()
     for number in range(5):
-        delivery.set_health(b'{"n": %d}' % number)
+        rig.inbox.set_health(b'{"n": %d}' % number)
     rig.eventually(lambda: rig.broker.tries, "a try to connect")
     rig.broker.greet = lambda link: link.tell(Connected())
     link = rig.link(0)
@@ -712,7 +714,7 @@ def test_of_the_health_documents_only_the_latest_goes_out(rig: Rig) -> None:
 def test_the_last_health_document_is_sent_before_the_end(rig: Rig) -> None:
     delivery = rig.delivery()
     rig.eventually(lambda: delivery.counts().connected, "a connection")
-    delivery.set_health(b'{"last": true}')
+    rig.inbox.set_health(b'{"last": true}')
     rig.end(delivery)
     assert [one.kind for one in rig.link(0).sent] == ["state", "health", "state"]
 

@@ -14,9 +14,9 @@ from edge_agent.frame import Frame, Gap, GapReason, LineSpan, Region
 from edge_agent.inspection.gate import GateDecision
 from edge_agent.inspection.strip import DefectPosition
 from edge_agent.messages import events
-from edge_agent.pipeline.event_builder import Identity, defect_event, gap_event
+from edge_agent.pipeline.event_builder import AgentIdentity, defect_event, gap_event
 
-IDENTITY = Identity(agent="cam-1", site="plant", line="L3", coil="C-17", boot_id="0badcafe")
+IDENTITY = AgentIdentity(agent="cam-1", site="plant", line="L3", coil="C-17", boot_id="0badcafe")
 SPAN = LineSpan(
     first_line=1000,
     line_count=4,

@@ -131,7 +131,7 @@ def test_the_last_will_speaks_when_the_process_dies(
     heard = subscriber(mosquitto.port)
     program = f"""
 import time, msgspec
-from edge_agent.config import Mqtt
+from edge_agent.config.config import Mqtt
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.mqtt_connection import Connection
 will = Will({STATE!r}, b"offline")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from edge_agent.clock import Clock
 from edge_agent.config import config as configs
 from edge_agent.delivery.connection_events import Incoming
 from edge_agent.errors import BundleError
@@ -81,7 +82,7 @@ class Rig:
             say=lambda topic, data, correlation_data=None: self.said.append(
                 (topic, data, correlation_data)
             ),
-            clock_s=lambda: self.now_s,
+            clock=Clock(monotonic_ns=lambda: round(self.now_s * 1e9)),
         )
 
     def send(self, name: str, payload: Any, **properties: Any) -> Reply | None:

@@ -22,6 +22,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from edge_agent.clock import Clock
 from edge_agent.delivery.spool.message import ASIDE, Message, MessageFilter, StoredMessage
 from edge_agent.delivery.spool.spool import Spool, WriteResult
 
@@ -253,7 +254,7 @@ def test_after_a_restart_the_bound_counts_what_was_there(path: Path) -> None:
 
 
 def test_what_was_sent_stays_for_a_while_and_can_be_sent_again(path: Path) -> None:
-    spool = Spool(path, PLENTY, history=10, wall_ns=iter(range(1, 1000)).__next__)
+    spool = Spool(path, PLENTY, history=10, clock=Clock(utc_ns=iter(range(1, 1000)).__next__))
     _append(spool, [_message(n) for n in range(1, 31)])
     _delete(spool, range(1, 26))
     assert len(spool) == 5
@@ -322,7 +323,9 @@ class SpoolMachine(RuleBasedStateMachine):
         self.spool = self.open()
 
     def open(self) -> Spool:
-        return Spool(self.path, 131_072, history=5, clock=lambda: self.now_s)
+        return Spool(
+            self.path, 131_072, history=5, clock=Clock(monotonic_ns=lambda: round(self.now_s * 1e9))
+        )
 
     def fail(self, at_pages: int) -> None:
         """SQLite's own full disk: its limit is set where it is now."""
@@ -691,11 +694,12 @@ def test_without_a_disk_it_goes_on_in_memory(
 _DISK_FILLS_UP = """
 import json, resource, sys
 from pathlib import Path
+from edge_agent.clock import Clock
 from edge_agent.delivery.spool.spool import Spool
 from edge_agent.delivery.spool.message import Message
 
 now = 0.0
-spool = Spool(Path(sys.argv[1]), 1 << 30, clock=lambda: now)
+spool = Spool(Path(sys.argv[1]), 1 << 30, clock=Clock(monotonic_ns=lambda: round(now * 1e9)))
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
 cursor, seen, media = 0, [], []

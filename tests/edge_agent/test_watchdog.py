@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery
+from edge_agent.delivery.inbox import Inbox
 from edge_agent.delivery.mqtt_connection import Connection
 from edge_agent.delivery.spool.spool import Spool
 from edge_agent.messages.state import StateDocument
@@ -228,14 +229,15 @@ def test_a_publisher_whose_thread_hangs_is_restarted_inside(
         inspecting=True,
         update=None,
     )
+    inbox = Inbox(10)
     delivery = Delivery(
+        inbox=inbox,
         open_spool=lambda: Spool(tmp_path / "spool.sqlite3", 1 << 20),
         connect=lambda tell, mqtt311, will: Connection(
             config, "agent", Will(topic, will), tell, mqtt311
         ),
         topic_base="linegate/site/line/agent",
         state=state,
-        max_drafts=10,
         window=10,
         mqtt311=True,
     )
@@ -244,7 +246,7 @@ def test_a_publisher_whose_thread_hangs_is_restarted_inside(
         6.0,
         say=lambda: words.append(time.monotonic()),
         dump=lambda: None,
-        restart_publisher=delivery.restart_publisher,
+        restart_publisher=inbox.restart_publisher,
     )
     delivery.start()
 

@@ -21,7 +21,7 @@ from typing import Any
 from edge_agent import agent as agents
 from edge_agent.config import config as configs
 from edge_agent.errors import EdgeError
-from edge_agent.update import shadow, trial_process, updater
+from edge_agent.update import failpoints, shadow, trial_process, updater
 from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.staging import stage
 
@@ -48,7 +48,6 @@ class InThisProcess:
 
 
 def act(request: dict[str, Any], steps: Path) -> None:
-    config = configs.load(Path(request["config"]))
     number = 0
 
     def at(step: str) -> None:
@@ -59,11 +58,16 @@ def act(request: dict[str, Any], steps: Path) -> None:
             os._exit(CRASHED)
         number += 1
 
-    slots = BundleStore(config.state_dir, at=at)
+    with failpoints.armed(at):
+        act_to_its_end(request)
+
+
+def act_to_its_end(request: dict[str, Any]) -> None:
+    config = configs.load(Path(request["config"]))
     if request["act"] == "stage":
-        stage(config, slots, Path(request["bundle"]))
+        stage(config, BundleStore(config.state_dir), Path(request["bundle"]))
         return
-    agent = agents.Agent(config, at=at)
+    agent = agents.Agent(config)
 
     def end_it() -> None:
         """When the update is through and some frames after it are."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge_agent.clock import SYSTEM, Clock
 from edge_agent.delivery.spool.message import Message, MessageFilter, StoreChange, StoredMessage
 from edge_agent.delivery.spool.store import Store
 
@@ -51,12 +51,11 @@ class Spool:
         max_bytes: int,
         *,
         history: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-        wall_ns: Callable[[], int] = time.time_ns,
+        clock: Clock = SYSTEM,
     ) -> None:
         """`history`: how many messages stay for a while after they were sent."""
         self._path, self._max_bytes, self._history = path, max_bytes, history
-        self._clock, self._wall_ns = clock, wall_ns
+        self._clock = clock
         self._disk: Store | None = None
         self._memory: Store | None = None
         self._owed: dict[int, str | None] = {}  # sent (None) or set aside, not on the disk yet
@@ -101,7 +100,7 @@ class Spool:
         """
         self._written = WriteResult()
         first = self._next_id
-        new = [StoredMessage(first + n, m, self._wall_ns()) for n, m in enumerate(messages)]
+        new = [StoredMessage(first + n, m, self._clock.utc_ns()) for n, m in enumerate(messages)]
         self._next_id += len(new)
         change = StoreChange(sent, aside, new)
         if self._memory is None and self._disk is not None:
@@ -117,9 +116,9 @@ class Spool:
     def tend(self, declare: Declare) -> WriteResult:
         """Back to the disk, once it works again: in the order it was, under the same ids."""
         self._written = WriteResult()
-        if self._memory is None or self._clock() < self._retry_at_s:
+        if self._memory is None or self._clock.monotonic_s() < self._retry_at_s:
             return self._written
-        self._retry_at_s = self._clock() + _RETRY_S
+        self._retry_at_s = self._clock.monotonic_s() + _RETRY_S
         try:
             self._close_disk()
             self._disk = self._opened()
@@ -220,7 +219,7 @@ class Spool:
             raise
 
     def _put_aside(self, error: Exception) -> None:
-        aside = self._path.with_name(f"{self._path.name}.corrupt-{time.time_ns()}")
+        aside = self._path.with_name(f"{self._path.name}.corrupt-{self._clock.utc_ns()}")
         _log.error("spool: %s cannot be used (%s); set aside as %s", self._path, error, aside.name)
         self._path.rename(aside)
         self.set_aside = aside.name
@@ -244,7 +243,7 @@ class Spool:
             limit = min(self._max_bytes, _MAX_MEMORY_BYTES)
             self._memory = Store(sqlite3.connect(":memory:"), limit, 0)
             self._memory_from = self._next_id
-        self._retry_at_s = self._clock() + _RETRY_S
+        self._retry_at_s = self._clock.monotonic_s() + _RETRY_S
 
     def _write_to_memory(self, memory: Store, change: StoreChange, declare: Declare) -> None:
         owed = dict.fromkeys(change.sent) | dict(change.aside)
@@ -257,7 +256,7 @@ class Spool:
     def _commit(self, store: Store, change: StoreChange, declare: Declare) -> None:
         def say(gone: Sequence[Message]) -> StoredMessage:
             message = declare(gone, self._written.declarations)
-            return StoredMessage(self._next_id, message, self._wall_ns())
+            return StoredMessage(self._next_id, message, self._clock.utc_ns())
 
         dropped = store.write(change, say)
         if dropped:
