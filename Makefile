@@ -75,10 +75,10 @@ test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd
 	fi
 
 chaos: .venv/.stamp-dev | system-test
-	.venv/bin/python tests/faults/chaos.py --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+	.venv/bin/python -m tests.support.chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/.stamp-dev | system-test
-	.venv/bin/python tests/faults/chaos.py --soak --seconds $(SOAK_SECONDS)
+	.venv/bin/python -m tests.support.chaos --soak --seconds $(SOAK_SECONDS)
 
 setup: .venv/.stamp-dev
 

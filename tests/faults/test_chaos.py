@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import chaos
 import pytest
+
+from tests.support import chaos
 
 SEED = 20
 """Fixed here, so that a red run can be done again; `make chaos` draws a new one each time."""
