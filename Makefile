@@ -1,5 +1,7 @@
 # make demo     the whole way from a trained model to alerts on a broker, on this machine
 # make test     the tests                    make check    linter, formatter, types, layers
+# make test-fast   the unit tests, in seconds  make coverage the lines of the agent that they run
+# make test-all    the tests, and those that take many minutes
 # make setup    what the two above need      make clean    remove all that make made
 # make setup-edge   what a box on the line needs, no more
 # make chaos    20 minutes of faults around an agent (CHAOS_SECONDS=, SEED=), and what then must hold
@@ -32,15 +34,34 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c
 SERVICE_PYTHON ?= /usr/bin/python3
 
 .PHONY: demo test check chaos soak setup setup-edge clean system-demo system-test system-systemd
-.PHONY: install uninstall deb test-systemd audit
+.PHONY: install uninstall deb test-systemd audit test-fast test-all coverage
 # Two apt-get or two pip at a time would only hinder each other.
 .NOTPARALLEL:
 
 demo: .venv/.stamp-demo | system-demo
 	@.venv/bin/python -m benchmarks.demo --seconds $(DEMO_SECONDS)
 
+# Two processes, since this is meant for two cores; a file stays whole, so that what it shares by
+# module is made once. A change of TEST_PROCESSES to 0 runs all in one.
+TEST_PROCESSES ?= 2
+parallel = -n $(TEST_PROCESSES) --dist loadfile
+
 test: .venv/.stamp-dev | system-test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(parallel) -m "not long"
+
+test-all: .venv/.stamp-dev | system-test
+	.venv/bin/python -m pytest $(parallel)
+
+# No package of the distribution: a unit test starts nothing. Tests by themselves, not by file,
+# because the long ones lie together.
+test-fast: .venv/.stamp-dev
+	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
+	    --hypothesis-profile=derandomised
+
+# Of the unit tests alone: what processes and real brokers reach is proved in other tiers.
+coverage: .venv/.stamp-dev
+	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
+	    --hypothesis-profile=derandomised --cov=edge_agent --cov-report=term:skip-covered
 
 check: .venv/.stamp-dev
 	.venv/bin/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.support.paths import ROOT
 
@@ -13,6 +14,9 @@ pytest_plugins = [
     "tests.support.chromium_fixtures",
     "tests.support.unit_guard",
 ]
+
+# For `make test-fast`: the same examples each time, so that a red run can be done again.
+settings.register_profile("derandomised", derandomize=True)
 
 _TESTS = ROOT / "tests"
 _TIERS = ("unit", "integration", "workshop", "system", "faults")

@@ -13,6 +13,7 @@ SEED = 20
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.system
 @pytest.mark.faults
 def test_every_event_arrives_or_is_declared_whatever_fails(tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def _pairs(victim: Victim, newer: Path, rng: random.Random | None) -> int:
     return done
 
 
+@pytest.mark.long
 @pytest.mark.timeout(7200 if PAIRS == "all" else 900)
 def test_two_crashes_end_in_the_old_or_the_new(victim: Victim, newer: Path) -> None:
     if PAIRS == "all":

@@ -6,12 +6,14 @@ Any of these fails the test, also where the code under test would have handled a
 from __future__ import annotations
 
 import importlib.abc
+import multiprocessing.util
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # Imported before the guard stands: numpy.testing starts lscpu when it is imported.
 import numpy.testing  # noqa: F401
@@ -66,6 +68,19 @@ def _is_unit(path: Path) -> bool:
     return _UNIT in path.parents
 
 
+_spawn = multiprocessing.util.spawnv_passfds
+
+
+def _guarded_spawn(*arguments: Any) -> int:
+    if _forbidden is not None:
+        _refuse("start a process (multiprocessing)")
+    return int(_spawn(*arguments))
+
+
+# The one way to a process that the interpreter does not report: spawn and forkserver.
+multiprocessing.util.spawnv_passfds = _guarded_spawn  # type: ignore[attr-defined]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Guard the fixtures of a unit test as well as its body."""
@@ -75,6 +90,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         _forbidden = None
+
+
+def take_back() -> list[str]:
+    """Return what the running unit test was refused, and forget it."""
+    assert _forbidden is not None
+    refused, _forbidden[:] = list(_forbidden), []
+    return refused
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 PACKAGES = ("edge_agent", "export", "calibration", "benchmarks", "training")
 FILES = ("setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.long]
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
