@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import pytest
 
 from tests.support import fake_cameras
+
+
+class StartCamera(Protocol):
+    """Start a simulated camera; it ends with the test."""
+
+    def __call__(self, **options: int) -> fake_cameras.Camera: ...
 
 
 @pytest.fixture
@@ -16,7 +23,7 @@ def gvcp_port() -> Iterator[None]:
 
 
 @pytest.fixture
-def aravis(gvcp_port: None) -> Iterator[Callable[..., fake_cameras.Camera]]:
+def aravis(gvcp_port: None) -> Iterator[StartCamera]:
     """`aravis(lost_per_thousand=…)`: Aravis' simulated camera, which nobody here wrote."""
     started: list[fake_cameras.Camera] = []
 
@@ -30,7 +37,7 @@ def aravis(gvcp_port: None) -> Iterator[Callable[..., fake_cameras.Camera]]:
 
 
 @pytest.fixture
-def viva_camera(gvcp_port: None) -> Iterator[Callable[..., fake_cameras.Camera]]:
+def viva_camera(gvcp_port: None) -> Iterator[StartCamera]:
     """`viva_camera(fps=…)`: viva-genicam's simulated camera, in a process of its own."""
     started: list[fake_cameras.Camera] = []
 

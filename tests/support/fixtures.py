@@ -20,11 +20,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from edge_agent.config.config import Mqtt
 
 from tests.support.paths import ROOT
 
@@ -35,6 +38,75 @@ _DEADLINE_S = 30.0
 
 CLASS_NAMES = ("dark", "bright", "speck", "never")
 INPUT, OUTPUT = "image", "output"
+
+
+# What the fixtures that make things are, for the tests that annotate them.
+
+
+class Eventually(Protocol):
+    """Wait for the first true value of `condition()` and return it; fail the test after a while."""
+
+    def __call__(self, condition: Callable[[], Any], what: str, deadline_s: float = ...) -> Any: ...
+
+
+class MosquittoWith(Protocol):
+    """Start a mosquitto with these lines of config; it ends with the test."""
+
+    def __call__(self, *settings: str, scheme: str = ...) -> Mosquitto: ...
+
+
+class StartMosquitto(Protocol):
+    """Start a mosquitto that the caller kills."""
+
+    def __call__(self, folder: Path, *settings: str) -> Mosquitto: ...
+
+
+class Subscribe(Protocol):
+    """Start a subscriber; it ends with the test."""
+
+    def __call__(self, port: int, topic: str = ..., **login: str) -> Subscriber: ...
+
+
+class MakeGate(Protocol):
+    """Return the gate network as ONNX."""
+
+    def __call__(self, scale: float = ..., *, trap: str = ..., burden: int = ...) -> bytes: ...
+
+
+class MakeSegmenter(Protocol):
+    """Return the segmenter network as ONNX."""
+
+    def __call__(self, scale: float = ...) -> bytes: ...
+
+
+class WriteBundle(Protocol):
+    """Write a tiny bundle into `folder`; `gate` goes to `MakeGate`."""
+
+    def __call__(self, folder: Path, *, version: int = ..., **gate: Any) -> Path: ...
+
+
+class SignBundle(Protocol):
+    """Sign the bundle in `folder`, whatever is in it."""
+
+    def __call__(self, folder: Path, key: Path = ...) -> Path: ...
+
+
+class ConfigFile(Protocol):
+    """Write a TOML file for the agent; each section is merged over the defaults."""
+
+    def __call__(self, broker: str, *, name: str = ..., **sections: dict[str, Any]) -> Path: ...
+
+
+class StartAgent(Protocol):
+    """Start the agent as a process; it is killed at the test's end if need be."""
+
+    def __call__(self, config: Path, *arguments: str, **environment: str) -> AgentProcess: ...
+
+
+class MqttConfig(Protocol):
+    """Return the [mqtt] section as the agent gets it."""
+
+    def __call__(self, broker: str, **keys: Any) -> Mqtt: ...
 
 
 # Waiting.
@@ -52,7 +124,7 @@ def _eventually(condition: Callable[[], Any], what: str, deadline_s: float = _DE
 
 
 @pytest.fixture(scope="session")
-def eventually() -> Callable[..., Any]:
+def eventually() -> Eventually:
     """`eventually(condition, what)`: the first true value of `condition()`, or the test fails."""
     return _eventually
 
@@ -143,7 +215,7 @@ class Mosquitto:
 
 
 @pytest.fixture
-def mosquitto_with(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+def mosquitto_with(tmp_path: Path) -> Iterator[MosquittoWith]:
     """`mosquitto_with(*settings, scheme=…)`: a running mosquitto with these lines of config."""
     running: list[Mosquitto] = []
 
@@ -159,7 +231,7 @@ def mosquitto_with(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 
 
 @pytest.fixture(scope="session")
-def start_mosquitto() -> Callable[..., Mosquitto]:
+def start_mosquitto() -> StartMosquitto:
     """`start_mosquitto(folder, *settings)`: one that the caller kills."""
 
     def start(folder: Path, *settings: str) -> Mosquitto:
@@ -171,7 +243,7 @@ def start_mosquitto() -> Callable[..., Mosquitto]:
 
 
 @pytest.fixture
-def mosquitto(mosquitto_with: Callable[..., Mosquitto]) -> Mosquitto:
+def mosquitto(mosquitto_with: MosquittoWith) -> Mosquitto:
     """Open to all."""
     return mosquitto_with("allow_anonymous true")
 
@@ -186,7 +258,7 @@ class Guarded:
 
 
 @pytest.fixture
-def mosquitto_password(tmp_path: Path, mosquitto_with: Callable[..., Mosquitto]) -> Guarded:
+def mosquitto_password(tmp_path: Path, mosquitto_with: MosquittoWith) -> Guarded:
     file = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(file), "line", "open sesame"], check=True)
     # mosquitto_passwd leaves it readable by the owner only, who is us.
@@ -215,7 +287,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     )
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 
-    def openssl(*arguments: str | Path) -> None:
+    def openssl(*arguments: object) -> None:
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
 
     openssl(
@@ -231,9 +303,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
-def mosquitto_tls(
-    mosquitto_with: Callable[..., Mosquitto], certificates: Certificates
-) -> Mosquitto:
+def mosquitto_tls(mosquitto_with: MosquittoWith, certificates: Certificates) -> Mosquitto:
     return mosquitto_with(
         "allow_anonymous true",
         f"certfile {certificates.certificate}",
@@ -310,7 +380,7 @@ class Subscriber:
 
 
 @pytest.fixture
-def subscriber() -> Iterator[Callable[..., Subscriber]]:
+def subscriber() -> Iterator[Subscribe]:
     """`subscriber(port, topic="linegate/#")`: subscribed when it returns."""
     opened: list[Subscriber] = []
 
@@ -326,7 +396,7 @@ def subscriber() -> Iterator[Callable[..., Subscriber]]:
 # The bundle.
 
 
-def _tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
+def _tiny_networks() -> tuple[MakeGate, MakeSegmenter]:
     from onnx import TensorProto, helper
 
     def model(nodes: list[Any], constants: dict[str, Any], shapes: tuple[Any, Any]) -> bytes:
@@ -512,14 +582,14 @@ def _write_bundle(folder: Path, *, version: int = 1, **gate: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def write_bundle() -> Callable[..., Path]:
+def write_bundle() -> WriteBundle:
     """`write_bundle(folder, version=1, **gate)`: a tiny bundle with the gate `tiny_networks` makes
     of that."""
     return _write_bundle
 
 
 @pytest.fixture(scope="session")
-def tiny_networks() -> tuple[Callable[..., bytes], Callable[..., bytes]]:
+def tiny_networks() -> tuple[MakeGate, MakeSegmenter]:
     """Makers of the two networks as ONNX: `gate(scale, …)` and `segmenter(scale)`."""
     return _tiny_networks()
 
@@ -541,7 +611,7 @@ def key_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sign_bundle(key_pair: Path) -> Callable[..., Path]:
+def sign_bundle(key_pair: Path) -> SignBundle:
     """`sign_bundle(folder, key=…)`: as `edge-export sign`, but it signs anything at all."""
     from edge_agent.bundle.signature import sign
     from export.signing_keys import read_private
@@ -581,7 +651,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def config_file(tmp_path: Path, tiny_bundle: Path, frames: Path) -> Callable[..., Path]:
+def config_file(tmp_path: Path, tiny_bundle: Path, frames: Path) -> ConfigFile:
     """`config_file(broker, **sections)`: a TOML file for the tiny bundle, with its own state_dir.
 
     Each section given as a dict is merged over the defaults; a key that is None is left out.
@@ -675,7 +745,7 @@ class AgentProcess:
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Callable[..., AgentProcess]]:
+def agent(tmp_path: Path) -> Iterator[StartAgent]:
     """`agent(config, *arguments, **environment)`: it runs; killed at the test's end if need be."""
     started: list[AgentProcess] = []
 
@@ -711,7 +781,7 @@ def check_schema() -> Callable[[str, Any], None]:
 
 
 @pytest.fixture(scope="session")
-def mqtt_config() -> Callable[..., Any]:
+def mqtt_config() -> MqttConfig:
     """`mqtt_config(broker, **keys)`: the [mqtt] section as the agent gets it."""
     from edge_agent.config.config import Mqtt
 

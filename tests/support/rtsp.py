@@ -6,8 +6,9 @@ import contextlib
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -33,8 +34,14 @@ class RtspServer:
         self._process.stdout.close()
 
 
+class StartServer(Protocol):
+    """Start a server for a recording; it ends with the context."""
+
+    def __call__(self, port: int, recording: Path, *login: str) -> RtspServer: ...
+
+
 @contextlib.contextmanager
-def rtsp_servers() -> Iterator[Callable[..., RtspServer]]:
+def rtsp_servers() -> Iterator[StartServer]:
     """Starts servers, `(port, recording, *login)`; those that still run are killed at the end."""
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     if (

@@ -9,7 +9,7 @@ import importlib.abc
 import multiprocessing.util
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -78,11 +78,11 @@ def _guarded_spawn(*arguments: Any) -> int:
 
 
 # The one way to a process that the interpreter does not report: spawn and forkserver.
-multiprocessing.util.spawnv_passfds = _guarded_spawn  # type: ignore[attr-defined]
+multiprocessing.util.spawnv_passfds = _guarded_spawn  # type: ignore[assignment]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Guard the fixtures of a unit test as well as its body."""
     global _forbidden
     _forbidden = [] if _is_unit(item.path) else None
@@ -100,7 +100,7 @@ def take_back() -> list[str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[object]:
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     result = yield
     # An `except` in the code under test must not hide it.
     if _forbidden:
@@ -109,7 +109,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[object]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[object]:
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Guard the import of a unit test's file."""
     global _forbidden
     path = collector.path
