@@ -1,16 +1,4 @@
-# make demo     the whole way from a trained model to alerts on a broker, on this machine
-# make test     the tests                    make check    linter, formatter, types, layers
-# make test-fast   the unit tests, in seconds  make coverage the lines of the agent that they run
-# make test-all    the tests, and those that take many minutes
-# make setup    what the two above need      make clean    remove all that make made
-# make setup-edge   what a box on the line needs, no more
-# make chaos    20 minutes of faults around an agent (CHAOS_SECONDS=, SEED=), and what then must hold
-# make soak     30 minutes without: memory and file descriptors over time (SOAK_SECONDS=)
-# make deb      the package for machines like this one, in build/deb
-# make test-systemd   that package on a real systemd in a container; needs root
-# make audit    known holes in the packages we pin, as far as the network reaches; check has it too
-# sudo make install, sudo make uninstall   the agent as a service, from this folder
-#
+# `make help` lists the targets: the text after ## in this file.
 # Each brings what it needs: packages of the distribution, then .venv.
 
 DEMO_SECONDS ?= 30
@@ -34,11 +22,14 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c
 SERVICE_PYTHON ?= /usr/bin/python3
 
 .PHONY: demo test check chaos soak setup setup-edge clean system-demo system-test system-systemd
-.PHONY: install uninstall deb test-systemd audit test-fast test-all coverage
+.PHONY: install uninstall deb test-systemd audit help docs figures hooks test-fast test-all coverage
 # Two apt-get or two pip at a time would only hinder each other.
 .NOTPARALLEL:
 
-demo: .venv/.stamp-demo | system-demo
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: .venv/.stamp-demo | system-demo  ## the whole way from a trained model to alerts on a broker (DEMO_SECONDS=)
 	@.venv/bin/python -m benchmarks.demo --seconds $(DEMO_SECONDS)
 
 # Two processes, since this is meant for two cores; a file stays whole, so that what it shares by
@@ -46,47 +37,56 @@ demo: .venv/.stamp-demo | system-demo
 TEST_PROCESSES ?= 2
 parallel = -n $(TEST_PROCESSES) --dist loadfile
 
-test: .venv/.stamp-dev | system-test
+test: .venv/.stamp-dev | system-test  ## the tests
 	.venv/bin/python -m pytest $(parallel) -m "not long"
 
-test-all: .venv/.stamp-dev | system-test
+test-all: .venv/.stamp-dev | system-test  ## the tests, and those that take many minutes
 	.venv/bin/python -m pytest $(parallel)
 
 # No package of the distribution: a unit test starts nothing. Tests by themselves, not by file,
 # because the long ones lie together.
-test-fast: .venv/.stamp-dev
+test-fast: .venv/.stamp-dev  ## the unit tests, under a minute
 	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
 	    --hypothesis-profile=derandomised
 
 # Of the unit tests alone: what processes and real brokers reach is proved in other tiers.
-coverage: .venv/.stamp-dev
+coverage: .venv/.stamp-dev  ## the lines of the agent that the unit tests run
 	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
 	    --hypothesis-profile=derandomised --cov=edge_agent --cov-report=term:skip-covered
 
-check: .venv/.stamp-dev
+check: .venv/.stamp-dev  ## linter, formatter, types, layers, known vulnerabilities
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	@.venv/bin/python scripts/audit.py constraints.txt
 
-audit: .venv/.stamp-dev
+audit: .venv/.stamp-dev  ## known vulnerabilities in the pinned packages, as far as the network reaches
 	@.venv/bin/python scripts/audit.py constraints.txt
 
-install:
+docs: .venv/.stamp-docs  ## the documentation as a site, in build/site; a warning is an error
+	.venv/bin/mkdocs build --strict
+
+figures: .venv/.stamp-dev  ## docs/figures*.md from benchmarks/results
+	.venv/bin/python -m benchmarks.pages
+
+hooks: .venv/.stamp-dev  ## run the linter, formatter and types before each commit
+	.venv/bin/pre-commit install
+
+install:  ## the agent as a service, from this folder; needs root
 	PYTHON=$(SERVICE_PYTHON) sh scripts/install.sh
 
-uninstall:
+uninstall:  ## remove that service; needs root
 	sh scripts/uninstall.sh
 
-deb: build/deb/.built
+deb: build/deb/.built  ## the package for machines like this one, in build/deb
 
 build/deb/.built: setup.cfg constraints.txt README.md LICENSE $(wildcard scripts/*.sh systemd/* systemd/*/* docs/*.md) \
     $(shell find edge_agent export calibration benchmarks training -name '*.py')
 	PYTHON=$(SERVICE_PYTHON) sh scripts/build-deb.sh build/deb
 	@touch $@
 
-test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd
+test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd  ## that package on a real systemd in a container; needs root
 	@if [ "$$(id -u)" != 0 ]; then echo "test-systemd: skipped, only root can boot a machine"; \
 	elif ! unshare --mount --pid --uts --ipc --fork true 2>/dev/null; then \
 	    echo "test-systemd: skipped, root may not boot a machine here (namespaces are closed)"; else \
@@ -95,17 +95,17 @@ test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd
 	    .venv/bin/python -m pytest tests/system/test_service.py; \
 	fi
 
-chaos: .venv/.stamp-dev | system-test
+chaos: .venv/.stamp-dev | system-test  ## 20 minutes of faults around an agent (CHAOS_SECONDS=, SEED=), then the promises
 	.venv/bin/python -m tests.support.chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak: .venv/.stamp-dev | system-test
+soak: .venv/.stamp-dev | system-test  ## 30 minutes without faults: memory and files over time (SOAK_SECONDS=)
 	.venv/bin/python -m tests.support.chaos --soak --seconds $(SOAK_SECONDS)
 
-setup: .venv/.stamp-dev
+setup: .venv/.stamp-dev  ## what tests and checks need, in .venv
 
-setup-edge: .venv/.stamp-edge
+setup-edge: .venv/.stamp-edge  ## what a box on the line needs, no more
 
-clean:
+clean:  ## remove all that make made
 	rm -rf .venv demo/out build dist *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -137,3 +137,9 @@ endif
 	@echo "installing the development tools into .venv (some 2 GB, mostly TensorFlow)"
 	@$(install) .[development]
 	@touch .venv/.stamp-edge .venv/.stamp-demo $@
+
+# Beside the others: the site needs no TensorFlow.
+.venv/.stamp-docs: setup.cfg constraints.txt | .venv/bin/pip
+	@echo "installing the documentation tools into .venv"
+	@$(install) .[docs]
+	@touch $@

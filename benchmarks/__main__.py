@@ -177,7 +177,7 @@ def _delivery(args: argparse.Namespace) -> None:
 
     checks = (("--events", args.events, 1), ("--backlog", args.backlog, 0))
     _at_least(*checks, ("--window", args.window, 1))
-    runs: dict[str, delivery.Run] = {}
+    runs: dict[str, delivery.DeliveryRun] = {}
     with tempfile.TemporaryDirectory(prefix="edge-bench-", dir=args.folder) as folder:
         for name, measure, count in (
             ("live", delivery.live, args.events),

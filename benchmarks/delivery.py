@@ -6,16 +6,10 @@ in a process of its own, which says whether all came, once each and in order.
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import json
-import multiprocessing
 import os
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -23,17 +17,18 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.config.config import Mqtt
+from benchmarks import broker
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import encoding
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.delivery import Delivery, Draft
 from edge_agent.delivery.mqtt_connection import Connection
-from edge_agent.delivery.spool.spool import Message, Spool
+from edge_agent.delivery.spool.message import Message
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import EdgeError
 from edge_agent.messages.events import BoxPx, BundleRef, Defect, DefectEvent, GateScore, MaskRle
 from edge_agent.messages.state import StateDocument
 
-_BASE = "linegate/site/line/bench"
 _BOOT = "0" * 32
 _WAITING = 2000
 """So many events wait at most while they are offered: a line that is faster than its broker."""
@@ -41,7 +36,7 @@ _SPOOL_BYTES = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DeliveryRun:
     """`seconds` from the first event offered to the last one acknowledged and noted on the disk.
 
     `in_order`: the subscriber had all of them, in the order of their numbers.
@@ -58,9 +53,11 @@ class Run:
     peak_memory_mb: float
 
 
-def live(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+def live(
+    folder: Path, *, events: int, window: int, progress: Callable[[int], object]
+) -> DeliveryRun:
     """Offered one by one while they are published."""
-    with _broker(folder) as port, _subscriber(port, events) as heard:
+    with broker.mosquitto(folder) as port, broker.subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
         idle = peak = _memory_mb()
         began = time.monotonic()
@@ -76,9 +73,11 @@ def live(folder: Path, *, events: int, window: int, progress: Callable[[int], ob
         return _run(delivery, heard, events, window, seconds, idle, peak)
 
 
-def backlog(folder: Path, *, events: int, window: int, progress: Callable[[int], object]) -> Run:
+def backlog(
+    folder: Path, *, events: int, window: int, progress: Callable[[int], object]
+) -> DeliveryRun:
     """Spooled while the broker was away; published when it is back."""
-    with _broker(folder) as port, _subscriber(port, events) as heard:
+    with broker.mosquitto(folder) as port, broker.subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
         idle = _memory_mb()
         delivery.stop(0)
@@ -91,7 +90,7 @@ def backlog(folder: Path, *, events: int, window: int, progress: Callable[[int],
         return _run(delivery, heard, events, window, seconds, idle, peak)
 
 
-def table(runs: dict[str, Run]) -> str:
+def table(runs: dict[str, DeliveryRun]) -> str:
     rows = ["run           events  bytes  window  seconds  events/s  in order  idle MB  peak MB"]
     rows += [
         f"{name:10} {r.events:9} {r.event_bytes:6} {r.window:7} {r.seconds:8.1f} "
@@ -110,12 +109,12 @@ def _run(
     seconds: float,
     idle_mb: float,
     peak_mb: float,
-) -> Run:
+) -> DeliveryRun:
     delivery.stop(5)
     delivery.join()
     if not heard.poll(60):
         raise EdgeError("the subscriber did not hear all of it within 60 s; is the machine busy?")
-    return Run(
+    return DeliveryRun(
         events=events,
         event_bytes=len(_messages(0, 1)[0].payload),
         window=window,
@@ -128,14 +127,14 @@ def _run(
 
 
 def _delivery(folder: Path, port: int, window: int) -> Delivery:
-    mqtt = Mqtt(broker=f"mqtt://127.0.0.1:{port}", window=window)
-    topic = f"{_BASE}/state"
+    mqtt = MqttConfig(broker=f"mqtt://127.0.0.1:{port}", window=window)
+    topic = f"{broker.BASE}/state"
     one = Delivery(
         open_spool=lambda: Spool(folder / "spool.sqlite3", _SPOOL_BYTES),
         connect=lambda tell, mqtt311, will: Connection(
             mqtt, "bench", Will(topic, will), tell, mqtt311, (topic,)
         ),
-        topic_base=_BASE,
+        topic_base=broker.BASE,
         state=StateDocument(
             boot_id=_BOOT,
             state="online",
@@ -229,87 +228,6 @@ def _memory_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# The other end.
-
-
-@contextlib.contextmanager
-def _broker(folder: Path) -> Iterator[int]:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    program = shutil.which("mosquitto", path=path)
-    if program is None:
-        raise EdgeError("mosquitto: is not installed; install the package mosquitto")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    config = folder / "mosquitto.conf"
-    # As root it would change to a user who may not read our folder.
-    config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
-        "max_queued_messages 0\nlog_dest none\n",
-        encoding="utf-8",
-    )
-    command = [program, "-c", str(config)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603
-        try:
-            yield port
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def _subscriber(port: int, events: int) -> Iterator[Pipe]:
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_listen, args=(port, events, theirs), daemon=True)
-    process.start()
-    try:
-        if not ours.poll(60) or ours.recv() != "subscribed":
-            raise EdgeError("the subscriber could not connect to mosquitto")
-        yield ours
-    finally:
-        process.kill()
-        process.join()
-
-
-class _Number(msgspec.Struct, frozen=True):
-    seq: int
-
-
-class _Envelope(msgspec.Struct, frozen=True):
-    data: _Number
-
-
-def _listen(port: int, events: int, pipe: Any) -> None:
-    """In the other process: "subscribed", then whether 1 to `events` came in order."""
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    decoder = msgspec.json.Decoder(_Envelope)
-    last, in_order = 0, True
-
-    def on_message(_c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
-        nonlocal last, in_order
-        seq = decoder.decode(message.payload).data.seq
-        in_order = in_order and seq == last + 1
-        last = seq
-        if last == events:
-            pipe.send(in_order)
-
-    client = mqtt.Client(CallbackAPIVersion.VERSION2)
-    client.on_message = on_message
-    client.on_connect = lambda c, *_: c.subscribe(f"{_BASE}/event", 1)
-    client.on_subscribe = lambda *_: pipe.send("subscribed")
-    for _ in range(100):
-        try:
-            client.connect("127.0.0.1", port)
-        except OSError:
-            time.sleep(0.1)
-        else:
-            break
-    client.loop_forever()
-
-
-def as_json(runs: dict[str, Run]) -> dict[str, Any]:
+def as_json(runs: dict[str, DeliveryRun]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(msgspec.json.encode(runs))
     return found

@@ -59,7 +59,7 @@ protocol = "3.1.1"   # the embedded broker speaks nothing newer
 
 
 @dataclass(slots=True)
-class Sorted:
+class FrameVerdicts:
     """Frame numbers by what became of them."""
 
     hits: list[int] = field(default_factory=list)
@@ -174,9 +174,9 @@ def _wait(agent: subprocess.Popen[str], seconds: float) -> None:
 
 def sort_frames(
     strip: SteelStrip, frames: int, alerted: set[int], not_inspected: set[int]
-) -> Sorted:
+) -> FrameVerdicts:
     """Hold the alerts against the truth of the strip, frame by frame."""
-    result = Sorted()
+    result = FrameVerdicts()
     for frame_id in range(frames):
         if frame_id in not_inspected:
             continue
@@ -190,7 +190,7 @@ def sort_frames(
     return result
 
 
-def draw(out: Path, strip: SteelStrip, events: dict[int, DefectEvent], sort: Sorted) -> None:
+def draw(out: Path, strip: SteelStrip, events: dict[int, DefectEvent], sort: FrameVerdicts) -> None:
     """Annotated pictures of the defects found, and one sheet of hits, misses, false alerts."""
     folder = out / "defects"
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from edge_agent.cli import bundle, camera, inspect, spool, status, subscribe, tools, update
-from edge_agent.cli.common import Started
+from edge_agent.cli.common import RunFailure
 from edge_agent.errors import EdgeError
 from edge_agent.version import VERSION
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, signal.default_int_handler)
     try:
         args.act(args)
-    except Started as error:
+    except RunFailure as error:
         print(f"edge-agent: {error}", file=sys.stderr)
         return 1
     except EdgeError as error:

@@ -23,22 +23,22 @@ from edge_agent.delivery.mqtt_connection import Connection, check_files
 from edge_agent.delivery.spool import replay
 from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BundleError, EdgeError
-from edge_agent.inspection.models import Stages, prepare_stages, trust_of
+from edge_agent.inspection.models import LoadedBundle, prepare_stages, trust_of
 from edge_agent.messages import health as messages_health
-from edge_agent.pipeline.pipeline import Identity, Pipeline
-from edge_agent.remote.actions import Control
-from edge_agent.remote.commands import Remote
+from edge_agent.pipeline.pipeline import AgentIdentity, Pipeline
+from edge_agent.remote.actions import AgentActions
+from edge_agent.remote.commands import CommandReceiver
 from edge_agent.supervision.health_document import summary, vitals
-from edge_agent.supervision.instance_lock import StateLock
+from edge_agent.supervision.instance_lock import InstanceLock
 from edge_agent.supervision.metrics import MetricsServer
-from edge_agent.supervision.state_document import Standing
-from edge_agent.supervision.supervisor import Tender
+from edge_agent.supervision.state_document import StateKeeper
+from edge_agent.supervision.supervisor import Supervisor
 from edge_agent.supervision.systemd import sd_notify
 from edge_agent.update import startup
-from edge_agent.update.bundle_store import Slots
+from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.updater import Updater
 
-__all__ = ["Agent", "Stages", "prepare_stages"]
+__all__ = ["Agent", "LoadedBundle", "prepare_stages"]
 
 _DRAIN_S = 8.0
 
@@ -61,8 +61,8 @@ class Agent:
         self._broker: EmbeddedBroker | None = None
         self._files = contextlib.ExitStack()
         check_files(config.mqtt)
-        self._lock = StateLock(config.state_dir)
-        self._slots = Slots(config.state_dir, at=at)
+        self._lock = InstanceLock(config.state_dir)
+        self._slots = BundleStore(config.state_dir, at=at)
         runs = startup.begin(config, self._slots, self._load, allow_older=allow_older)
         runs.stages.log()
         self._record = self._slots.read()
@@ -77,11 +77,11 @@ class Agent:
             line=self._pipeline,
             running=runs,
             load=self._load,
-            changed=self._standing.update_went_on,
+            changed=self._state_keeper.update_went_on,
             at=at,
         )
 
-    def _load(self, folder: Path | None, older: bool) -> Stages:
+    def _load(self, folder: Path | None, older: bool) -> LoadedBundle:
         config = self._config
         if folder is not None:
             return prepare_stages(config, allow_older=older, folder=folder)
@@ -96,7 +96,7 @@ class Agent:
         """Its folder: of a packed bundle one that lasts as long as the agent, which copies it."""
         return self._files.enter_context(archive.opened(bundle, trust_of(self._config)))
 
-    def _put_together(self, stages: Stages, frame_limit: int | None) -> None:
+    def _put_together(self, stages: LoadedBundle, frame_limit: int | None) -> None:
         config = self._config
         metrics: MetricsServer | None = None
         if config.health.metrics_port:
@@ -107,7 +107,7 @@ class Agent:
             colour=3 in (manifest.gate.input.channels, manifest.segmenter.input.channels),
             bundle_lines=stages.bundle.golden.frame_lines,
         )
-        self._standing = Standing(
+        self._state_keeper = StateKeeper(
             self._boot_id,
             stages,
             self._record,
@@ -122,7 +122,7 @@ class Agent:
             models=stages.models,
             camera=camera,
             delivery=self._delivery,
-            identity=Identity(
+            identity=AgentIdentity(
                 agent=config.agent.name,
                 site=config.agent.site,
                 line=config.agent.line,
@@ -131,18 +131,18 @@ class Agent:
             ),
             frame_limit=frame_limit,
         )
-        self._remote = Remote(
+        self._remote = CommandReceiver(
             config=config,
             boot_id=self._boot_id,
-            line=Control(config, self._slots, self._pipeline, self._standing, self.health),
+            line=AgentActions(config, self._slots, self._pipeline, self._state_keeper, self.health),
             say=self._delivery.say,
         )
-        self._tender = Tender(
+        self._supervisor = Supervisor(
             config,
             self._delivery,
             marks_s=lambda: self._pipeline.progress_s,
             health=self.health,
-            bundle=lambda: self._standing.stages.ref,
+            bundle=lambda: self._state_keeper.stages.ref,
             metrics=metrics,
         )
 
@@ -167,7 +167,7 @@ class Agent:
                 (state_topic, *self._remote.subscriptions),
             ),
             topic_base=config.topic_base,
-            state=self._standing.document(),
+            state=self._state_keeper.document(),
             max_drafts=config.queues.messages,
             replay_file=replay.path(config.state_dir),
             window=config.mqtt.window,
@@ -182,7 +182,7 @@ class Agent:
         Raises the CameraError that ended the run, after everything was delivered and closed.
         """
         if self._record.phase != "proving":
-            version_history.remember(self._config.state_dir, self._standing.stages.bundle)
+            version_history.remember(self._config.state_dir, self._state_keeper.stages.bundle)
         with _signals(self._pipeline.stop):
             self._delivery.start()
             began = time.monotonic()
@@ -193,8 +193,8 @@ class Agent:
             sd_notify("READY=1")
             while not self._pipeline.finished:
                 time.sleep(0.05)
-                self._standing.camera_is(self._pipeline.camera.status)
-                self._tender.look(time.monotonic())
+                self._state_keeper.camera_is(self._pipeline.camera.status)
+                self._supervisor.look(time.monotonic())
             self._updater.stop()
             self._remote.stop()
             self._pipeline.join()
@@ -205,14 +205,14 @@ class Agent:
             self._delivery.join()
         self._updater.join(_DRAIN_S)
         startup.spare(self._slots)
-        self._tender.close()
+        self._supervisor.close()
         if self._broker:
             self._broker.close()
         self._files.close()
         self._lock.release()
         if self._pipeline.failure:
             raise self._pipeline.failure
-        return summary(self.health(), self._standing.stages.ref, inspecting_s)
+        return summary(self.health(), self._state_keeper.stages.ref, inspecting_s)
 
     def health(self) -> messages_health.HealthDocument:
         return vitals(

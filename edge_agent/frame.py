@@ -13,7 +13,7 @@ Image = NDArray[np.uint8]
 """uint8, shape (lines, pixels) for grey or (lines, pixels, 3) for RGB."""
 
 ClassMap = NDArray[np.uint8]
-"""uint8, shape (lines, pixels); 0 is sound steel, k is the k-th class of the bundle."""
+"""uint8, shape (lines, pixels); 0 is defect-free steel, k is the k-th class of the bundle."""
 
 
 class GapReason(str, Enum):
@@ -84,7 +84,7 @@ class Frame:
     """Consecutive strip lines as the bundle wants them.
 
     `frame_id` counts frames, gaps included; `first_line` is the number of the first line since
-    acquisition began. The first `repeated_lines` lines were in the frame before too.
+    acquisition began. The first `overlap_lines` lines were in the frame before too.
     `captured_utc_ns` is when the block with the first line was taken, in UTC, by the camera's clock
     if it has one; `captured_monotonic_ns` is the host's monotonic clock when the block with the
     last line arrived. `encoder_count` belongs to the first line, `encoder_end` to the one after the
@@ -98,7 +98,7 @@ class Frame:
     captured_monotonic_ns: int
     encoder_count: int | None = None
     source: str = ""
-    repeated_lines: int = 0
+    overlap_lines: int = 0
     encoder_end: int | None = None
 
     @property
@@ -115,7 +115,7 @@ class Frame:
     @property
     def new_lines(self) -> int:
         """Those that no frame before showed: what is counted."""
-        return self.line_count - self.repeated_lines
+        return self.line_count - self.overlap_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_agent.bundle.manifest import RegionRule
     from export import float_comparison
     from export.acceptance.criteria import Limits
-    from export.acceptance_run import Judged
+    from export.acceptance_run import AcceptanceResult
     from export.exporter import Form
 
 _USAGE = """\
@@ -133,7 +133,7 @@ def _guard_arguments(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="than the float gate, in percentage points of the sound images (default 1)",
+        help="than the float gate, in percentage points of the defect-free images (default 1)",
     )
     group.add_argument(
         "--max-dice-drop", type=float, default=0.01, help="of the mean Dice (default 0.01)"
@@ -173,8 +173,8 @@ def _export(args: argparse.Namespace) -> None:
         images, names = guard.images(), guard.data.class_names
     names = names or image_folder.class_names(args.samples, maps)
     golden = exporter.golden_samples(sources[0], images)
-    made: dict[str, list[bundle_writer.Made]] = {}
-    rows: list[float_comparison.Row] = []
+    made: dict[str, list[bundle_writer.ExportedArtifact]] = {}
+    rows: list[float_comparison.ComparisonRow] = []
     with tqdm(total=2 * (len(wanted) + 1), desc="export", unit="step", file=sys.stderr) as progress:
         for one in sources:
 
@@ -203,7 +203,9 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _print(
-    args: argparse.Namespace, rows: list[float_comparison.Row], judged: Judged | None
+    args: argparse.Namespace,
+    rows: list[float_comparison.ComparisonRow],
+    judged: AcceptanceResult | None,
 ) -> None:
     from export import float_comparison
     from export.report import document

@@ -14,53 +14,58 @@ from edge_agent.bundle.manifest import RegionRule
 from edge_agent.frame import Image
 from export.acceptance import splits
 from export.acceptance.criteria import Limits
-from export.acceptance.fallback import Ladder
-from export.acceptance.scoring import Examiner, Network, Scores
-from export.acceptance.splits import Sets
-from export.bundle_writer import BESIDE, Made
+from export.acceptance.fallback import Fallback
+from export.acceptance.scoring import Network, Scorer, Scores
+from export.acceptance.splits import AcceptanceSets
+from export.bundle_writer import BESIDE, ExportedArtifact
 from export.exporter import ConvertAll, Form, opened
-from export.float_comparison import Row
+from export.float_comparison import ComparisonRow
 from export.report import document, page, pictures, speed
 from workshop.datasets import DataSet, open_dataset
 from workshop.errors import WorkshopError
-from workshop.keras_models.load import Source
+from workshop.keras_models.load import FloatNetwork
 from workshop.near_duplicates import groups
 
 SETS, REPORT, SPEED, PAGE = BESIDE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class AcceptanceResult:
     """Artifacts with their thresholds, by stage; what is told of them, as files beside the bundle
     and as entries of its manifest. `unnamed` are files that differ from run to run."""
 
-    made: dict[str, list[Made]]
-    report: document.Report
+    made: dict[str, list[ExportedArtifact]]
+    report: document.ExportReport
     beside: dict[str, bytes]
     unnamed: dict[str, bytes]
     provenance: dict[str, str]
 
 
-class Guard:
+class AcceptanceRun:
     """One export's labelled data, its four sets, and what is asked of the forms."""
 
-    def __init__(self, data: DataSet, four: Sets, limits: Limits, rule: RegionRule) -> None:
+    def __init__(
+        self, data: DataSet, four: AcceptanceSets, limits: Limits, rule: RegionRule
+    ) -> None:
         self.data, self._sets, self._limits, self._rule = data, four, limits, rule
-        self._ladders: list[Ladder] = []
+        self._ladders: list[Fallback] = []
 
     def images(self) -> list[Image]:
         """Of the range set."""
         return [self.data.image(i) for i in self._sets.range]
 
-    def convert_all(self, source: Source, tell: Callable[[str], None]) -> ConvertAll:
+    def convert_all(self, source: FloatNetwork, tell: Callable[[str], None]) -> ConvertAll:
         """What makes the forms of this network; `tell` hears of each attempt."""
-        ladder = Ladder(self._examiner(source), self._sets.search, self._limits, tell)
-        self._ladders.append(ladder)
-        return ladder.convert_all
+        fallback = Fallback(self._examiner(source), self._sets.search, self._limits, tell)
+        self._ladders.append(fallback)
+        return fallback.convert_all
 
     def judge(
-        self, sources: Sequence[Source], made: Mapping[str, Sequence[Made]], rows: Sequence[Row]
-    ) -> Judged:
+        self,
+        sources: Sequence[FloatNetwork],
+        made: Mapping[str, Sequence[ExportedArtifact]],
+        rows: Sequence[ComparisonRow],
+    ) -> AcceptanceResult:
         """Thresholds from the threshold set, verdicts from the test set. `rows` are those of the
         comparison, for the page."""
         with tempfile.TemporaryDirectory() as folder:
@@ -72,32 +77,32 @@ class Guard:
 
     def _judged(
         self,
-        sources: Sequence[Source],
-        made: Mapping[str, Sequence[Made]],
+        sources: Sequence[FloatNetwork],
+        made: Mapping[str, Sequence[ExportedArtifact]],
         networks: Mapping[str, Sequence[Network]],
-        rows: Sequence[Row],
-    ) -> Judged:
+        rows: Sequence[ComparisonRow],
+    ) -> AcceptanceResult:
         gate, segmenter = sources
 
-        def ask(one: Source, images: Sequence[int], what: str) -> tuple[Scores, ...]:
+        def ask(one: FloatNetwork, images: Sequence[int], what: str) -> tuple[Scores, ...]:
             return self._ask(one, made[one.stage], networks[one.stage], images, what)
 
         chosen = document.thresholds(ask(gate, self._sets.threshold, "threshold set"), self._limits)
         gates, segmenters = (ask(one, self._sets.test, "test set") for one in sources)
         subjects = {
             stage: (
-                document.Subject("float-keras"),
-                *(document.Subject(_label(m), len(m.data)) for m in of_stage),
+                document.JudgedForm("float-keras"),
+                *(document.JudgedForm(_label(m), len(m.data)) for m in of_stage),
             )
             for stage, of_stage in made.items()
         }
         listed = splits.text(self._sets, self.data)
-        report = document.Report(
+        report = document.ExportReport(
             notice=_notice(self._sets),
             limits=self._limits,
             sets=self._counts(),
             sets_sha256=hashlib.sha256(listed).hexdigest(),
-            outcomes=tuple(outcome for ladder in self._ladders for outcome in ladder.outcomes),
+            outcomes=tuple(outcome for fallback in self._ladders for outcome in fallback.outcomes),
             gate=document.gates(subjects[gate.stage], chosen, gates, self._limits),
             segmenter=document.segmenters(subjects[segmenter.stage], segmenters, self._limits),
         )
@@ -116,7 +121,7 @@ class Guard:
             replace(one, threshold_logit=threshold)
             for one, threshold in zip(made["gate"], chosen[1:], strict=True)
         ]
-        return Judged(
+        return AcceptanceResult(
             {"gate": with_thresholds, "segmenter": list(made["segmenter"])},
             report,
             {SETS: listed, REPORT: document.encode(report)},
@@ -124,8 +129,8 @@ class Guard:
             {"gate_threshold": _basis(report)},
         )
 
-    def _examiner(self, source: Source) -> Examiner:
-        return Examiner(source.stage, source.spec, self._rule, self.data)
+    def _examiner(self, source: FloatNetwork) -> Scorer:
+        return Scorer(source.stage, source.spec, self._rule, self.data)
 
     def _counts(self) -> tuple[document.SetCounts, ...]:
         return tuple(
@@ -139,8 +144,8 @@ class Guard:
 
     def _ask(
         self,
-        source: Source,
-        made: Sequence[Made],
+        source: FloatNetwork,
+        made: Sequence[ExportedArtifact],
         networks: Sequence[Network],
         images: Sequence[int],
         what: str,
@@ -158,12 +163,12 @@ class Guard:
 def open_guard(
     folder: Path,
     names: tuple[str, ...],
-    sources: Sequence[Source],
+    sources: Sequence[FloatNetwork],
     listed: Path | None,
     most: Sequence[int],
     limits: Limits,
     rule: RegionRule,
-) -> Guard:
+) -> AcceptanceRun:
     """Opens the data and makes the sets, or reads them; checked either way.
 
     `names` are those of the classes, () the data's own. `most` as the limits of `sets.make`.
@@ -180,7 +185,7 @@ def open_guard(
         four = splits.read(listed, data, known=known)
     where = f"--data: {folder}" if listed is None else f"--sets: {listed}"
     splits.check(four, data, alike, seen, where)
-    return Guard(data, four, limits, rule)
+    return AcceptanceRun(data, four, limits, rule)
 
 
 def _data(folder: Path, names: tuple[str, ...], maps: int) -> DataSet:
@@ -193,7 +198,7 @@ def _data(folder: Path, names: tuple[str, ...], maps: int) -> DataSet:
     return open_dataset(folder, (*own, *(f"class_{k}" for k in range(len(own) + 1, maps + 1))))
 
 
-def _basis(report: document.Report) -> str:
+def _basis(report: document.ExportReport) -> str:
     (counts,) = [s for s in report.sets if s.part == "threshold"]
     return (
         f"miss rate {report.limits.miss_rate} on {counts.defective} defective, "
@@ -201,22 +206,22 @@ def _basis(report: document.Report) -> str:
     )
 
 
-def _label(made: Made) -> str:
+def _label(made: ExportedArtifact) -> str:
     return _form(made).label
 
 
-def _form(made: Made) -> Form:
+def _form(made: ExportedArtifact) -> Form:
     return Form(made.format, made.precision, made.cpu)
 
 
-def _opened(stage: str, made: Sequence[Made], folder: Path) -> list[Network]:
+def _opened(stage: str, made: Sequence[ExportedArtifact], folder: Path) -> list[Network]:
     """Every artifact's network; `folder` takes the files."""
     own = folder / stage
     own.mkdir()
     return [opened(_form(one), one.data, own).run for one in made]
 
 
-def _notice(four: Sets) -> str:
+def _notice(four: AcceptanceSets) -> str:
     if four.known:
         return "Thresholds and verdicts come from images that the networks have not seen."
     return (

@@ -28,7 +28,7 @@ from edge_agent.frame import Image
 from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT
 from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
-from workshop.keras_models.load import Source
+from workshop.keras_models.load import FloatNetwork
 
 # Golden tolerances: of the gate's logit, of the segmenter's mean probability. Rounding differs
 # between CPUs and library versions; a wrong or damaged network is off by far more.
@@ -60,7 +60,7 @@ _TOOLS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class ExportedArtifact:
     """One converted network and what it answered to the golden frames, tile after tile.
 
     `golden` is float32 (tiles of all golden frames, ...); `op_versions` and `oldest_runtime` are
@@ -95,8 +95,8 @@ def write(
     name: str,
     version: int,
     class_names: Sequence[str],
-    sources: Sequence[Source],
-    made: Mapping[str, Sequence[Made]],
+    sources: Sequence[FloatNetwork],
+    made: Mapping[str, Sequence[ExportedArtifact]],
     golden_images: Sequence[Image],
     regions: RegionRule,
     beside: Mapping[str, bytes] | None = None,
@@ -153,7 +153,7 @@ def write(
     return manifest
 
 
-def _stage(source: Source, made: Sequence[Made]) -> Stage:
+def _stage(source: FloatNetwork, made: Sequence[ExportedArtifact]) -> Stage:
     return Stage(
         input=source.spec,
         artifacts=tuple(
@@ -176,7 +176,7 @@ def _stage(source: Source, made: Sequence[Made]) -> Stage:
     )
 
 
-def _threshold(one: Made) -> float:
+def _threshold(one: ExportedArtifact) -> float:
     return SEED_THRESHOLD_LOGIT if one.threshold_logit is None else one.threshold_logit
 
 

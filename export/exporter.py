@@ -20,11 +20,11 @@ from edge_agent.inspection.runtime import Runtime
 from edge_agent.inspection.runtime.onnx import OnnxRuntime
 from edge_agent.inspection.runtime.tflite import TfliteRuntime
 from export import float_comparison, memory
-from export.bundle_writer import Made, tolerance
+from export.bundle_writer import ExportedArtifact, tolerance
 from export.conversion import minimum_runtime, onnx, tflite
 from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
-from workshop.keras_models.load import Source
+from workshop.keras_models.load import FloatNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ USUAL = tuple(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Converted:
+class ConvertedForm:
     """The file of one form. `kept_float` and `note` as in `bundle.Artifact`."""
 
     form: Form
@@ -89,10 +89,10 @@ class Batches:
             yield from inputs(image, self._spec)
 
 
-ConvertAll = Callable[[Source, Sequence[Form], Batches], Iterator[Converted]]
+ConvertAll = Callable[[FloatNetwork, Sequence[Form], Batches], Iterator[ConvertedForm]]
 
 
-def golden_samples(gate: Source, images: Sequence[Image]) -> list[int]:
+def golden_samples(gate: FloatNetwork, images: Sequence[Image]) -> list[int]:
     """Four of the images: the two the gate scores lowest and the two it scores highest."""
     batches = Batches(images, gate.spec)
     logits = iter([logit(gate.run(batch)) for batch in batches])
@@ -102,25 +102,25 @@ def golden_samples(gate: Source, images: Sequence[Image]) -> list[int]:
 
 
 def forms(
-    source: Source,
+    source: FloatNetwork,
     wanted: Sequence[Form],
     images: Sequence[Image],
     golden: Sequence[int],
     done: Callable[[str], None],
     convert_all: ConvertAll | None = None,
-) -> tuple[list[Made], list[float_comparison.Row]]:
+) -> tuple[list[ExportedArtifact], list[float_comparison.ComparisonRow]]:
     """The wanted artifacts, and their comparison against float Keras on all tiles of `images`.
 
     `done` is told each step that is over: one per form, and the comparison. `convert_all` makes
     the forms instead of plain conversion; what it gives need not be what was wanted.
     """
     batches = Batches(images, source.spec)
-    converted: list[tuple[Converted, float_comparison.Comparison]] = []
+    converted: list[tuple[ConvertedForm, float_comparison.FormComparison]] = []
     with tempfile.TemporaryDirectory() as folder:
         for one in (convert_all or _convert_all)(source, wanted, batches):
             size, runtime = len(one.data), opened(one.form, one.data, Path(folder))
             converted.append(
-                (one, float_comparison.Comparison(source.stage, one.form.label, size, runtime))
+                (one, float_comparison.FormComparison(source.stage, one.form.label, size, runtime))
             )
             memory.give_back()
             done(one.form.label)
@@ -133,7 +133,7 @@ def forms(
             allowed = tolerance(source.stage, form.precision)
             versions, old = minimum_runtime.check(form.format, path, shown, answers, allowed)
             made.append(
-                Made(
+                ExportedArtifact(
                     form.format,
                     form.precision,
                     form.cpu,
@@ -157,15 +157,17 @@ def forms(
     return made, rows
 
 
-def _convert_all(source: Source, wanted: Sequence[Form], batches: Batches) -> Iterator[Converted]:
+def _convert_all(
+    source: FloatNetwork, wanted: Sequence[Form], batches: Batches
+) -> Iterator[ConvertedForm]:
     float32 = b""
     if any(form.format == "onnx" for form in wanted):
         float32 = onnx.onnx_float32(source)
     for form in wanted:
-        yield Converted(form, converted(source, form, float32, batches))
+        yield ConvertedForm(form, converted(source, form, float32, batches))
 
 
-def converted(source: Source, form: Form, float32: bytes, batches: Batches) -> bytes:
+def converted(source: FloatNetwork, form: Form, float32: bytes, batches: Batches) -> bytes:
     """One form without any guard; `float32` is the network as ONNX, for the ONNX forms."""
     if form.cpu != "any":
         return onnx.onnx_int8(onnx.onnx_ready(float32, batches), batches, form.cpu)
@@ -192,10 +194,10 @@ def opened(form: Form, data: bytes, folder: Path) -> Runtime:
 
 
 def _compared(
-    source: Source,
+    source: FloatNetwork,
     batches: Batches,
     golden: Sequence[int],
-    comparisons: Sequence[float_comparison.Comparison],
+    comparisons: Sequence[float_comparison.FormComparison],
 ) -> list[NDArray[np.float32]]:
     """Show every input to Keras and to all of `comparisons`; what each gave for the golden ones.
 

@@ -15,7 +15,7 @@ from edge_agent.inspection.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """`difference` is of logits (gate) or probabilities (segmenter) against float Keras.
 
     A sample is one input of the network: a tile where there are tiles. `agreement`: share of
@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Comparison:
+class FormComparison:
     """Gathers a Row, one sample at a time."""
 
     stage: str
@@ -69,8 +69,8 @@ class Comparison:
             self._agreement.append(int((one & other).sum()) / either)
         return got
 
-    def row(self) -> Row:
-        return Row(
+    def row(self) -> ComparisonRow:
+        return ComparisonRow(
             self.stage,
             self.label,
             self.size_bytes,
@@ -83,7 +83,7 @@ class Comparison:
         )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[ComparisonRow]) -> str:
     lines = [
         f"{'stage':<10} {'artifact':<15} {'size kB':>8} {'ms':>7} {'mean diff':>10} "
         f"{'max diff':>9} {'agreement':>9}  oldest runtime"

@@ -24,7 +24,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     pass
 
 
-class Data(_Part, frozen=True, kw_only=True):
+class DataConfig(_Part, frozen=True, kw_only=True):
     """`class_names`: of the defect classes, 1 first; without them the data's own.
 
     `fractions` for training, validation and test where no split list is given. `strips` and
@@ -37,7 +37,7 @@ class Data(_Part, frozen=True, kw_only=True):
     frames_per_strip: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
 
 
-class Input(_Part, frozen=True, kw_only=True):
+class InputConfig(_Part, frozen=True, kw_only=True):
     """The network's input in px. With `tiles` it sees the frame piece by piece, at native size."""
 
     height: _Side = 256
@@ -46,7 +46,7 @@ class Input(_Part, frozen=True, kw_only=True):
     tiles: Tiles | None = None
 
 
-class Network(_Part, frozen=True, kw_only=True):
+class NetworkConfig(_Part, frozen=True, kw_only=True):
     """`width` multiplies every channel count. `backbone`: none, imagenet or a .keras file.
 
     `head` of the gate: the seed's, `pooled`, or `mapped`, which learns from masks too (see
@@ -85,7 +85,7 @@ class Optimisation(_Part, frozen=True, kw_only=True):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
 
 
-class Loss(_Part, frozen=True, kw_only=True):
+class LossConfig(_Part, frozen=True, kw_only=True):
     """Of the segmenter: focal Tversky, plus `cross_entropy` times binary cross-entropy, plus
     `defect_cross_entropy` times that over the defect pixels alone (for few or small defects).
 
@@ -105,8 +105,8 @@ class Loss(_Part, frozen=True, kw_only=True):
 class Balance(_Part, frozen=True, kw_only=True):
     """Against rare classes. `class_weights`: errors on a class weigh by its rarity.
 
-    `balanced_sampling`: every class (sound is one) is drawn equally often. `clean_ratio`: clean
-    images an epoch per defective one; 0 leaves them out, which a gate cannot do. None: all.
+    `balanced_sampling`: every class (defect-free is one) is drawn equally often. `clean_ratio`:
+    clean images an epoch per defective one; 0 leaves them out, which a gate cannot do. None: all.
     """
 
     class_weights: bool = False
@@ -133,11 +133,11 @@ class Augment(_Part, frozen=True, kw_only=True):
 
 class TrainConfig(_Part, frozen=True, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
-    data: Data = Data()
-    input: Input = Input()
-    network: Network = Network()
+    data: DataConfig = DataConfig()
+    input: InputConfig = InputConfig()
+    network: NetworkConfig = NetworkConfig()
     optimisation: Optimisation = Optimisation()
-    loss: Loss = Loss()
+    loss: LossConfig = LossConfig()
     balance: Balance = Balance()
     augment: Augment = Augment()
 

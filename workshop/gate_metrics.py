@@ -30,7 +30,7 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True):
     defective_passed_on: int
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class ClassScores(msgspec.Struct, frozen=True, kw_only=True):
     precision: Share
     recall: Share
     f1: Estimate
@@ -42,8 +42,8 @@ class AtThreshold(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     confusion: Confusion
     accuracy: Share
-    clean: Side
-    defect: Side
+    clean: ClassScores
+    defect: ClassScores
 
 
 class Overkill(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +166,7 @@ def curve_figures(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> F
 
 def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
     least = logit(threshold)
-    # As edge_agent.gate.Verdict: equal is suspect.
+    # As edge_agent.inspection.gate.GateDecision: equal is suspect.
     alarms, hits = int((negative >= least).sum()), int((positive >= least).sum())
     clean, defective = len(negative), len(positive)
     stopped, missed = clean - alarms, defective - hits
@@ -184,7 +184,7 @@ def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
             defective_passed_on=hits,
         ),
         accuracy=share(stopped + hits, n),
-        clean=Side(
+        clean=ClassScores(
             precision=share(stopped, stopped + missed),
             recall=share(stopped, clean),
             f1=summary(
@@ -193,7 +193,7 @@ def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
                 _f1(clean - some_alarms, some_alarms + defective - some_hits),
             ),
         ),
-        defect=Side(
+        defect=ClassScores(
             precision=share(hits, hits + alarms),
             recall=share(hits, defective),
             f1=summary(

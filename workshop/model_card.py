@@ -19,7 +19,7 @@ _MEMBER = "linegate.json"
 _MAX_BYTES = 16 << 20
 
 
-class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`seen` are the digests (see `DataSet.digest`) of the images of training and validation, of
     this model and of the backbone it stands on: on those no figure may be reported."""
 
@@ -30,7 +30,7 @@ class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     seen: tuple[str, ...] = ()
 
 
-def write(model: Path, card: Card) -> None:
+def write(model: Path, card: ModelCard) -> None:
     """Put the card into a `.keras` file that has none."""
     # A fixed date: the same training gives the same bytes.
     entry = zipfile.ZipInfo(_MEMBER, (1980, 1, 1, 0, 0, 0))
@@ -38,7 +38,7 @@ def write(model: Path, card: Card) -> None:
         archive.writestr(entry, msgspec.json.encode(card))
 
 
-def read(model: Path) -> Card | None:
+def read(model: Path) -> ModelCard | None:
     """The card of a `.keras` file; None where there is none. Raises WorkshopError."""
     try:
         with zipfile.ZipFile(model) as archive:
@@ -46,7 +46,7 @@ def read(model: Path) -> Card | None:
                 return None
             if archive.getinfo(_MEMBER).file_size > _MAX_BYTES:
                 raise WorkshopError(f"{model}: {_MEMBER} is larger than {_MAX_BYTES} bytes")
-            return msgspec.json.decode(archive.read(_MEMBER), type=Card)
+            return msgspec.json.decode(archive.read(_MEMBER), type=ModelCard)
     except (OSError, zipfile.BadZipFile) as error:
         raise WorkshopError(f"{model}: {error}; give a .keras file") from None
     except msgspec.DecodeError as error:

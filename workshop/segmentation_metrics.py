@@ -26,7 +26,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class ImageOutcome:
     """Predictions on one image held against what is drawn on it.
 
     `hit`, `found` and `drawn` are pixels, int64 (1 + classes,), in both, predicted, true; index 0
@@ -42,7 +42,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Record:
+class ImageRecord:
     """What is kept of one image. `kinds` is the class of each drawn defect.
 
     `pixels` is what the segmenter alone makes of it, every pixel of at least the least
@@ -55,9 +55,9 @@ class Record:
     defective: bool
     kinds: tuple[int, ...]
     logit: float | None
-    pixels: Outcome | None
-    regions: Outcome | None
-    line: tuple[Outcome, ...]
+    pixels: ImageOutcome | None
+    regions: ImageOutcome | None
+    line: tuple[ImageOutcome, ...]
 
 
 class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +109,7 @@ class LineFigures(msgspec.Struct, frozen=True, kw_only=True):
     segmented: Share
 
 
-def outcome(planes: Planes, classes: ClassMap, regions: int, parts: Components) -> Outcome:
+def outcome(planes: Planes, classes: ClassMap, regions: int, parts: Components) -> ImageOutcome:
     """`classes` is a prediction, uint8 of the planes' (lines, pixels); `parts` its components."""
     count = planes.shape[2]
     hit, drawn = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
@@ -121,7 +121,7 @@ def outcome(planes: Planes, classes: ClassMap, regions: int, parts: Components) 
         plane = planes[:, :, k - 1]
         drawn[k] = np.count_nonzero(plane)
         hit[k] = np.count_nonzero(plane & (classes == k)) if drawn[k] and found[k] else 0
-    return Outcome(regions, hit, found, drawn, parts.given(classes))
+    return ImageOutcome(regions, hit, found, drawn, parts.given(classes))
 
 
 class Components:
@@ -151,18 +151,20 @@ class Components:
         return tuple(given)
 
 
-def dice(one: Outcome) -> Floats:
+def dice(one: ImageOutcome) -> Floats:
     """Per class, index 0 for any: float64 (1 + classes,), NaN where both are empty."""
     return _ratio(2 * one.hit, one.found + one.drawn)
 
 
-def image_dice(one: Outcome) -> float | None:
+def image_dice(one: ImageOutcome) -> float | None:
     """The mean over the classes drawn on the image; None where nothing is drawn."""
     there = one.drawn[1:] > 0
     return float(dice(one)[1:][there].mean()) if there.any() else None
 
 
-def segmenter_figures(records: Sequence[Record], class_names: Sequence[str]) -> SegmenterFigures:
+def segmenter_figures(
+    records: Sequence[ImageRecord], class_names: Sequence[str]
+) -> SegmenterFigures:
     """From records that all have `pixels` and `regions`."""
     shown = [(r, r.pixels) for r in records if r.pixels and _drawn_or_clean(r)]
     drawn = [one for r, one in shown if r.defective]
@@ -180,10 +182,10 @@ def segmenter_figures(records: Sequence[Record], class_names: Sequence[str]) -> 
 
 
 def line_figures(
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
     threshold: float | None,
-    suspect: Callable[[Record], bool],
-    result: Callable[[Record], Outcome | None],
+    suspect: Callable[[ImageRecord], bool],
+    result: Callable[[ImageRecord], ImageOutcome | None],
 ) -> LineFigures:
     """`suspect` and `result` say what the line makes of a record; None: a stage is missing."""
     pairs = [(r, one) for r in records if (one := result(r)) is not None]
@@ -201,19 +203,19 @@ def line_figures(
     )
 
 
-def _drawn_or_clean(record: Record) -> bool:
+def _drawn_or_clean(record: ImageRecord) -> bool:
     return bool(record.kinds) or not record.defective
 
 
-def _dices(outcomes: Sequence[Outcome]) -> list[float]:
+def _dices(outcomes: Sequence[ImageOutcome]) -> list[float]:
     return [value for one in outcomes if (value := image_dice(one)) is not None]
 
 
-def _competition(one: Outcome) -> float:
+def _competition(one: ImageOutcome) -> float:
     return float(np.nan_to_num(dice(one)[1:], nan=1.0).mean())
 
 
-def _matched(defects: Sequence[tuple[tuple[int, ...], Outcome]]) -> dict[str, Share]:
+def _matched(defects: Sequence[tuple[tuple[int, ...], ImageOutcome]]) -> dict[str, Share]:
     pairs = [pair for kinds, one in defects for pair in zip(kinds, one.given, strict=True)]
     found = [kind == given for kind, given in pairs if given]
     return {
@@ -222,7 +224,7 @@ def _matched(defects: Sequence[tuple[tuple[int, ...], Outcome]]) -> dict[str, Sh
     }
 
 
-def _class(k: int, name: str, drawn: Sequence[Outcome]) -> ClassFigures:
+def _class(k: int, name: str, drawn: Sequence[ImageOutcome]) -> ClassFigures:
     """`drawn` are the outcomes on all drawn images."""
     sums = np.array([(o.hit[k], o.found[k], o.drawn[k]) for o in drawn], np.float64).reshape(-1, 3)
     own = sums[sums[:, 2] > 0]
@@ -246,7 +248,7 @@ def _pooled_iou(sums: Floats) -> Floats:
     return _ratio(sums[:, 0], sums[:, 1] + sums[:, 2] - sums[:, 0])
 
 
-def _mean_iou(outcomes: Sequence[Outcome]) -> Estimate:
+def _mean_iou(outcomes: Sequence[ImageOutcome]) -> Estimate:
     rows = [np.r_[o.hit[1:], (o.found + o.drawn - o.hit)[1:]] for o in outcomes]
 
     def figure(sums: Floats) -> Floats:

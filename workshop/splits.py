@@ -54,9 +54,10 @@ def split(
 ) -> Split:
     """Split so that each class is shared out by `fractions` (training, validation, test).
 
-    The class of a sample is its first; sound is one too, and so is defective of no class. Samples
-    of one group (see `training.likeness.groups`) come into one part. The rarest class is shared
-    out first, its largest group first, each to the part that lacks most; `seed` breaks ties.
+    The class of a sample is its first; defect-free is one too, and so is defective of no class.
+    Samples of one group (see `workshop.near_duplicates.groups`) come into one part. The rarest
+    class is shared out first, its largest group first, each to the part that lacks most; `seed`
+    breaks ties.
     """
     check_fractions(fractions)
     samples = dataset.samples
@@ -113,12 +114,16 @@ def lay(split: Split, dataset: DataSet, *, for_training: bool = False) -> Indice
 
 
 def count(split: Split, dataset: DataSet) -> dict[str, dict[str, int]]:
-    """Images by part: all, sound, and of each class; an image of two classes counts for both."""
+    """Images by part: all, defect-free, and of each class; an image of two classes counts for
+    both."""
     of = {sample.name: sample for sample in dataset.samples}
     counts = {}
     for part in PARTS:
         samples = [of[name] for name in split.part(part)]
-        counts[part] = {"images": len(samples), "sound": sum(not s.defective for s in samples)}
+        counts[part] = {
+            "images": len(samples),
+            "defect_free": sum(not s.defective for s in samples),
+        }
         for class_id, name in enumerate(dataset.class_names, 1):
             counts[part][name] = sum(class_id in s.class_ids for s in samples)
     return counts

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_agent.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, Bundle, File, Manifest
+from edge_agent.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, Bundle, BundleFile, Manifest
 from edge_agent.bundle.reader import read_manifest
 from edge_agent.bundle.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
 from edge_agent.bundle.signature import SIGNATURE, Trust
@@ -167,7 +167,7 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, limit
         shutil.copyfileobj(source, to, 1 << 20)
 
 
-def _files(manifest: Manifest) -> dict[str, File]:
+def _files(manifest: Manifest) -> dict[str, BundleFile]:
     """Of the manifest, by name, in its order."""
     stages = (manifest.gate, manifest.segmenter)
     files = [manifest.golden, *(one.file for stage in stages for one in stage.artifacts)]

@@ -4,7 +4,7 @@ the same as one file (`parcel`).
 `load` checks everything that can be checked without running a model: on the line first the
 signature over the manifest's bytes, then its form, that every file is a plain name and a plain
 file inside the folder, its size and its sha256. Only then is anything opened. Running the
-artifacts against the golden outputs is `edge_agent.runtime.choose`.
+artifacts against the golden outputs is `edge_agent.inspection.runtime.choose`.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ _Bytes = Annotated[int, msgspec.Meta(ge=1, le=_MAX_FILE_BYTES)]
 _Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _ManifestPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the manifest's parts: frozen, and an unknown key is an error."""
 
 
-class File(_Part, frozen=True, kw_only=True):
+class BundleFile(_ManifestPart, frozen=True, kw_only=True):
     """A file of the bundle, by plain name."""
 
     name: _FileName
@@ -104,7 +104,7 @@ class File(_Part, frozen=True, kw_only=True):
     size_bytes: _Bytes
 
 
-class OldestRuntime(_Part, frozen=True, kw_only=True):
+class OldestRuntime(_ManifestPart, frozen=True, kw_only=True):
     """What the export found out about the oldest runtime a box may have, for people: the agent
     tries for itself. `refusal`: why it cannot run the artifact, or ""; `tried`: it was run there,
     not only compared with a table of the operators it has."""
@@ -116,7 +116,7 @@ class OldestRuntime(_Part, frozen=True, kw_only=True):
 
 # omit_defaults leaves out what an export without a guard does not say, so that such a bundle
 # keeps its bytes; a default that comes from a function is written all the same.
-class Artifact(_Part, frozen=True, kw_only=True, omit_defaults=True):
+class Artifact(_ManifestPart, frozen=True, kw_only=True, omit_defaults=True):
     """One network in one form.
 
     `threshold_logit` (gate only): a frame is suspect at or above it. It belongs to the artifact,
@@ -128,7 +128,7 @@ class Artifact(_Part, frozen=True, kw_only=True, omit_defaults=True):
     from before have none.
     """
 
-    file: File
+    file: BundleFile
     format: Format
     precision: Precision
     cpu_architecture: Cpu
@@ -148,19 +148,19 @@ class Artifact(_Part, frozen=True, kw_only=True, omit_defaults=True):
         return f"{name}-aarch64" if self.cpu_architecture == "aarch64" else name
 
 
-class Stage(_Part, frozen=True, kw_only=True):
+class Stage(_ManifestPart, frozen=True, kw_only=True):
     input: InputSpec
     artifacts: Annotated[tuple[Artifact, ...], msgspec.Meta(min_length=1, max_length=32)]
 
 
-class RegionRule(_Part, frozen=True, kw_only=True):
+class RegionRule(_ManifestPart, frozen=True, kw_only=True):
     """What counts as a defect in the probability maps, in pixels of the camera's frame."""
 
     min_probability: _Probability = 0.5
     min_area_px: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 150
 
 
-class Manifest(_Part, frozen=True, kw_only=True):
+class Manifest(_ManifestPart, frozen=True, kw_only=True):
     """`bundle.json`. `provenance` and `tools` are for people; the agent obeys the rest."""
 
     schema_version: Literal[1]
@@ -170,7 +170,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     gate: Stage
     segmenter: Stage
     regions: RegionRule
-    golden: File
+    golden: BundleFile
     tools: dict[str, str]
     provenance: dict[str, str]
 

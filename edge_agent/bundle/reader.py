@@ -16,7 +16,7 @@ from edge_agent.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     Bundle,
-    File,
+    BundleFile,
     Manifest,
 )
 from edge_agent.bundle.signature import MAX_BYTES, SIGNATURE, Trust, verify
@@ -88,9 +88,9 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
-def describe(name: str, data: bytes) -> File:
+def describe(name: str, data: bytes) -> BundleFile:
     """The manifest's entry for a file with this content."""
-    return File(name=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    return BundleFile(name=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:
@@ -119,7 +119,7 @@ def no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _verified(folder: Path, file: File) -> bytes:
+def _verified(folder: Path, file: BundleFile) -> bytes:
     data = _read(folder / file.name, _MAX_FILE_BYTES)
     if describe(file.name, data) != file:
         raise BundleError(

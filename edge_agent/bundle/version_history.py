@@ -23,19 +23,19 @@ _MAX_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-class Ran(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BundleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A bundle that ran: its version, and the sha256 of its `bundle.json`."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class _Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     schema_version: Literal[1] = 1
-    highest: dict[str, Ran] = {}
+    highest: dict[str, BundleVersion] = {}
 
 
-def highest(state_dir: Path) -> dict[str, Ran]:
+def highest(state_dir: Path) -> dict[str, BundleVersion]:
     """By name of the bundle, the highest version that ran here; a damaged file is reported."""
     try:
         return _read(state_dir / FILE)
@@ -72,28 +72,28 @@ def remember(state_dir: Path, bundle: Bundle) -> None:
         known, damage = {}, error
     manifest = bundle.manifest
     before = known.get(manifest.name)
-    now = Ran(version=manifest.version, sha256=bundle.sha256)
+    now = BundleVersion(version=manifest.version, sha256=bundle.sha256)
     if before == now or (before and before.version > now.version):
         return
     try:
         if damage:
             _log.error("%s: set aside as %s", path, files.set_aside(path).name)
-        _write(path, _Ledger(highest={**known, manifest.name: now}))
+        _write(path, _History(highest={**known, manifest.name: now}))
     except OSError as error:
         _log.error("%s: %s; that this version ran is not remembered", path, error.strerror)
 
 
-def _read(path: Path) -> dict[str, Ran]:
+def _read(path: Path) -> dict[str, BundleVersion]:
     """By name of the bundle; empty without a file. ValueError for one that cannot be used."""
     try:
-        return files.read_json(path, _Ledger, _MAX_BYTES).highest
+        return files.read_json(path, _History, _MAX_BYTES).highest
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ValueError(error.strerror) from None
 
 
-def _write(path: Path, ledger: _Ledger) -> None:
+def _write(path: Path, ledger: _History) -> None:
     """Whole or not at all, also when the power goes."""
     temporary = path.with_name(f".{path.name}.new")
     files.write_json(temporary, ledger)

@@ -107,16 +107,16 @@ class CameraStatus:
 
 @dataclass(frozen=True, slots=True)
 class CameraCounts:
-    """Since the run began. `blocks_taken` are those that came, of which `blocks_useless`, by
+    """Since the run began. `blocks_taken` are those that came, of which `blocks_rejected`, by
     GapReason, were declared; among these "line_rate" counts blocks that did not fit the encoder,
     and were inspected."""
 
     losses: int
     blocks_taken: int
     blocks_missing: int
-    blocks_repeated: int
+    blocks_duplicate: int
     blocks_late: int
-    blocks_useless: dict[str, int]
+    blocks_rejected: dict[str, int]
     packets_lost: int | None
     packets_resent: int | None
 

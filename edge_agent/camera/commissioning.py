@@ -71,7 +71,7 @@ def focus(image: Image) -> float | None:
     return float(np.mean((grey[:, 2:] - grey[:, :-2]) ** 2)) / mean**2
 
 
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
+class BlockInterval(msgspec.Struct, frozen=True, kw_only=True):
     """Between the starts of consecutive blocks, by the camera's clock if it has one."""
 
     clock: str
@@ -81,7 +81,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     stdev_ms: float
 
 
-class Tap:
+class BlockRecorder:
     """Remembers when blocks came and how many lines they had; put between backend and assembly."""
 
     def __init__(self) -> None:
@@ -128,13 +128,13 @@ class Tap:
         return self._lines_before_last / self.seconds if self.seconds else None
 
     @property
-    def interval(self) -> Interval | None:
+    def interval(self) -> BlockInterval | None:
         by_camera = len(self._camera) > 1
         taken = self._camera if by_camera else self._host
         if len(taken) < 2:
             return None
         ms = np.sort(np.fromiter(taken, np.float64)) / 1e6
-        return Interval(
+        return BlockInterval(
             clock="camera" if by_camera else "host",
             p50_ms=round(float(np.percentile(ms, 50)), 4),
             p99_ms=round(float(np.percentile(ms, 99)), 4),
@@ -143,7 +143,7 @@ class Tap:
         )
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class CameraTestResult(msgspec.Struct, frozen=True, kw_only=True):
     """`passed`: every block that the camera counted came complete, and it was never away.
 
     `cpu_ms_per_block` is of this process, with the assembly of frames, per block that came.
@@ -155,14 +155,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     blocks_complete: int
     blocks_incomplete: int
     blocks_missing: int
-    blocks_repeated: int
+    blocks_duplicate: int
     losses: int
     packets_lost: int | None
     packets_resent: int | None
     blocks_per_second: float | None
     lines_per_second: float | None
     megabytes_per_second: float | None
-    interval: Interval | None
+    interval: BlockInterval | None
     cpu_ms_per_block: float | None
     packet_size: int | None
     recommended_packet_size: int | None
@@ -171,7 +171,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(
-    tap: Tap,
+    tap: BlockRecorder,
     counts: CameraCounts,
     *,
     seconds: float,
@@ -181,7 +181,7 @@ def judge(
     mtu: int | None = None,
     receive_buffer_bytes: int | None = None,
     live: bool = True,
-) -> Verdict:
+) -> CameraTestResult:
     incomplete = tap.blocks - tap.complete
     missing = counts.blocks_missing
     passed = tap.blocks > 0 and not incomplete and not missing and not counts.losses
@@ -198,13 +198,13 @@ def judge(
             "if both can, and test again"
         )
     rate = tap.blocks_per_second
-    return Verdict(
+    return CameraTestResult(
         passed=passed,
         seconds=round(seconds, 3),
         blocks_complete=tap.complete,
         blocks_incomplete=incomplete,
         blocks_missing=missing,
-        blocks_repeated=counts.blocks_repeated,
+        blocks_duplicate=counts.blocks_duplicate,
         losses=counts.losses,
         packets_lost=counts.packets_lost,
         packets_resent=counts.packets_resent,
@@ -221,9 +221,9 @@ def judge(
 
 
 def _advice(
-    tap: Tap,
+    tap: BlockRecorder,
     counts: CameraCounts,
-    interval: Interval | None,
+    interval: BlockInterval | None,
     receive_buffer_bytes: int | None,
     *,
     live: bool,
@@ -258,7 +258,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def table(verdict: Verdict) -> str:
+def table(verdict: CameraTestResult) -> str:
     """For people."""
     rows = [
         ("blocks complete", verdict.blocks_complete),

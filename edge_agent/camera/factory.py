@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_agent.camera.backends.folder import Folder
-from edge_agent.camera.backends.simulated import Simulated
+from edge_agent.camera.backends.folder import FolderBackend
+from edge_agent.camera.backends.simulated import SimulatedBackend
 from edge_agent.camera.base import Backend, Camera
 from edge_agent.camera.line_camera import LineCamera
 from edge_agent.config.camera import Camera as CameraConfig
@@ -27,21 +27,21 @@ def open_backend(config: CameraConfig) -> Backend:
     """
     match config:
         case FolderCamera():
-            return Folder(config)
+            return FolderBackend(config)
         case SimulatedCamera():
-            return Simulated(config)
+            return SimulatedBackend(config)
         case V4l2Camera() | RtspCamera() | GstreamerCamera() | VideoCamera():
-            from edge_agent.camera.backends.opencv import OpenCv
+            from edge_agent.camera.backends.opencv import OpenCvBackend
 
-            return OpenCv(config)
+            return OpenCvBackend(config)
         case GenicamCamera():
-            from edge_agent.camera.backends.genicam.backend import Genicam
+            from edge_agent.camera.backends.genicam.backend import GenicamBackend
 
-            return Genicam(config)
+            return GenicamBackend(config)
         case GentlCamera():
-            from edge_agent.camera.backends.genicam.gentl import Gentl
+            from edge_agent.camera.backends.genicam.gentl import GentlBackend
 
-            return Gentl(config)
+            return GentlBackend(config)
 
 
 def open_camera(

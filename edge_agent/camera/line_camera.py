@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from edge_agent.camera.base import Backend, CameraCounts, CameraStatus, EndOfStream
 from edge_agent.camera.stream.clock import ClockMap
-from edge_agent.camera.stream.frame_cutter import Cutter, Stretch
-from edge_agent.camera.stream.image_checks import Plausibility
-from edge_agent.camera.stream.ledger import Hole, Ledger
+from edge_agent.camera.stream.frame_cutter import FrameCutter, Stretch
+from edge_agent.camera.stream.image_checks import ImageChecks
+from edge_agent.camera.stream.ledger import BlockLedger, MissingLines
 from edge_agent.camera.stream.pixel_formats import decode
-from edge_agent.camera.stream.reconnect import Outage, Returning
-from edge_agent.camera.stream.status import LINE_RATE, Condition
+from edge_agent.camera.stream.reconnect import Outage, ReconnectingBackend
+from edge_agent.camera.stream.status import LINE_RATE, StreamStatus
 from edge_agent.frame import Block, Frame, Gap, GapReason, Image
 
 
@@ -40,14 +40,14 @@ class LineCamera:
     ) -> None:
         """Raises CameraError. `colour`: a colour camera's frames are RGB, else grey. `now_s` and
         `sleep` are for the pauses between tries to open a lost camera."""
-        self._cutter = Cutter(frame_lines, overlap_lines)
+        self._cutter = FrameCutter(frame_lines, overlap_lines)
         self._colour, self._checks = colour, check_images
-        self._source = Returning(open_backend, wait=wait, now_s=now_s, sleep=sleep)
-        self._ledger = Ledger(
+        self._source = ReconnectingBackend(open_backend, wait=wait, now_s=now_s, sleep=sleep)
+        self._ledger = BlockLedger(
             first_block_id=self._source.first_block_id, counts_per_line=encoder_counts_per_line
         )
-        self._clock, self._plausibility = ClockMap(), Plausibility()
-        self._condition = Condition(time.time_ns())
+        self._clock, self._plausibility = ClockMap(), ImageChecks()
+        self._condition = StreamStatus(time.time_ns())
         self._useless: Counter[str] = Counter()
         self._ready: deque[Frame | Gap] = deque()
         self._outage: Outage | None = None
@@ -70,9 +70,9 @@ class LineCamera:
             losses=self._source.losses,
             blocks_taken=ledger.taken,
             blocks_missing=ledger.missing,
-            blocks_repeated=ledger.repeated,
+            blocks_duplicate=ledger.repeated,
             blocks_late=ledger.late,
-            blocks_useless=dict(self._useless),
+            blocks_rejected=dict(self._useless),
             packets_lost=stream.lost_packets,
             packets_resent=stream.resent_packets,
         )
@@ -167,7 +167,7 @@ class LineCamera:
             self._useless[reason.value] += 1
             self._judge(reason.value, detail, 1, block)
             self._hole(
-                Hole(
+                MissingLines(
                     reason=reason,
                     detail=detail,
                     first_line=placed.first_line,
@@ -212,7 +212,7 @@ class LineCamera:
             return None, (GapReason.BAD_FRAME, str(error))
         return image, self._plausibility.fault(image) if self._checks else None
 
-    def _hole(self, hole: Hole) -> None:
+    def _hole(self, hole: MissingLines) -> None:
         self._ready += self._cutter.take(hole)
 
     def _judge(self, reason: str, detail: str, count: int, block: Block) -> None:

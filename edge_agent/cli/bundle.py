@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge_agent.cli.common import Commands, Started, add, count, group, json_option
+from edge_agent.cli.common import Commands, RunFailure, add, count, group, json_option
 
 
 def register(commands: Commands) -> None:
@@ -55,4 +55,4 @@ def _verify(args: argparse.Namespace) -> None:
     # msgspec writes a difference that is no number as null, which JSON can hold.
     print(msgspec.json.encode(found).decode() if args.json else table(found))
     if not found.fit:
-        raise Started(f"{args.bundle}: a stage has no artifact that can be used here")
+        raise RunFailure(f"{args.bundle}: a stage has no artifact that can be used here")

@@ -15,7 +15,7 @@ Commands = Any
 """What `ArgumentParser.add_subparsers` gives; argparse has no public name for it."""
 
 
-class Started(Exception):
+class RunFailure(Exception):
     """Carries an EdgeError raised after the start, so that the exit code is 1."""
 
 

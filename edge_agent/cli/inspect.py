@@ -6,7 +6,15 @@ import argparse
 import json
 from pathlib import Path
 
-from edge_agent.cli.common import Commands, Started, add, config_options, count, json_option, write
+from edge_agent.cli.common import (
+    Commands,
+    RunFailure,
+    add,
+    config_options,
+    count,
+    json_option,
+    write,
+)
 from edge_agent.errors import EdgeError
 
 
@@ -36,7 +44,7 @@ def _run(args: argparse.Namespace) -> None:
         if args.summary:
             write(args.summary, json.dumps(summary, indent=1) + "\n")
     except EdgeError as error:
-        raise Started(str(error)) from None
+        raise RunFailure(str(error)) from None
     if args.json:
         print(json.dumps(summary))
         return

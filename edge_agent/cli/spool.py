@@ -27,8 +27,8 @@ from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge_agent.config.config import Config
-    from edge_agent.delivery.spool.reader import Reader
-    from edge_agent.delivery.spool.store import Stored
+    from edge_agent.delivery.spool.message import StoredMessage
+    from edge_agent.delivery.spool.reader import SpoolReader
 
 _POLL_S = 0.3
 
@@ -73,12 +73,12 @@ def register(commands: Commands) -> None:
 
 
 @contextlib.contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple[Config, Reader]]:
+def _opened(args: argparse.Namespace) -> Iterator[tuple[Config, SpoolReader]]:
     from edge_agent.config import config as configs
-    from edge_agent.delivery.spool.reader import Reader
+    from edge_agent.delivery.spool.reader import SpoolReader
 
     config = configs.load(args.config, tuple(args.set))
-    reader = Reader(config.spool_file)
+    reader = SpoolReader(config.spool_file)
     try:
         yield config, reader
     finally:
@@ -101,11 +101,13 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    from edge_agent.delivery.spool.message import PICTURE, MessageFilter
     from edge_agent.delivery.spool.reader import STATES
-    from edge_agent.delivery.spool.store import PICTURE, Choice
 
     states = (STATES[args.state],) if args.state else tuple(STATES.values())
-    choice = Choice(since_ns=args.since, until_ns=args.until or time.time_ns(), states=states)
+    choice = MessageFilter(
+        since_ns=args.since, until_ns=args.until or time.time_ns(), states=states
+    )
     with _opened(args) as (_, reader), _output(args.out) as write:
         for stored in reader.messages(choice):
             if not stored.message.kind.startswith(PICTURE):
@@ -124,7 +126,7 @@ def _output(path: Path | None) -> Iterator[Callable[[str], object]]:
         raise EdgeError(f"--out: {path}: {error.strerror}; give a path to write") from None
 
 
-def _as_json(stored: Stored) -> dict[str, Any]:
+def _as_json(stored: StoredMessage) -> dict[str, Any]:
     from edge_agent.delivery.spool.reader import state_of
 
     try:
@@ -142,11 +144,11 @@ def _as_json(stored: Stored) -> dict[str, Any]:
 
 def _replay(args: argparse.Namespace) -> None:
     from edge_agent.delivery.spool import replay
+    from edge_agent.delivery.spool.message import MessageFilter
     from edge_agent.delivery.spool.reader import STATES
-    from edge_agent.delivery.spool.store import Choice
 
     until = args.until or time.time_ns()
-    choice = Choice(since_ns=args.since, until_ns=until, states=(STATES[args.state],))
+    choice = MessageFilter(since_ns=args.since, until_ns=until, states=(STATES[args.state],))
     with _opened(args) as (config, reader):
         found = sum(1 for _ in reader.messages(choice))
     if found:
@@ -159,14 +161,14 @@ def _replay(args: argparse.Namespace) -> None:
 
 
 def _tail(args: argparse.Namespace) -> None:
-    from edge_agent.delivery.spool.store import PICTURE, Choice
+    from edge_agent.delivery.spool.message import PICTURE, MessageFilter
 
     with _opened(args) as (_, reader):
         cursor = shown = 0
         for again in itertools.count():
             if again:
                 time.sleep(_POLL_S)
-            for stored in reader.messages(Choice(since_ns=args.since), cursor):
+            for stored in reader.messages(MessageFilter(since_ns=args.since), cursor):
                 cursor = stored.id
                 if stored.message.kind.startswith(PICTURE):
                     continue
@@ -178,7 +180,7 @@ def _tail(args: argparse.Namespace) -> None:
                 return
 
 
-def _line(stored: Stored, *, as_json: bool) -> str:
+def _line(stored: StoredMessage, *, as_json: bool) -> str:
     from edge_agent.delivery.subscriber import decode, line
 
     payload = stored.message.payload

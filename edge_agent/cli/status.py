@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.cli.common import Commands, Started, add, json_option
-from edge_agent.supervision.status_file import Answer, ask
+from edge_agent.cli.common import Commands, RunFailure, add, json_option
+from edge_agent.supervision.status_file import StatusAnswer, ask
 
 _CONFIG = Path("/etc/linegate/agent.toml")
 
@@ -37,10 +37,10 @@ def _status(args: argparse.Namespace) -> None:
     else:
         print(_in_words(answer))
     if not answer.well:
-        raise Started("; ".join(answer.troubles))
+        raise RunFailure("; ".join(answer.troubles))
 
 
-def _in_words(answer: Answer) -> str:
+def _in_words(answer: StatusAnswer) -> str:
     status = answer.status
     if not answer.running or status is None:
         return "not running"

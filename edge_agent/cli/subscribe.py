@@ -32,7 +32,7 @@ def register(commands: Commands) -> None:
 
 def _watch(args: argparse.Namespace) -> None:
     from edge_agent.config import config as configs
-    from edge_agent.delivery.subscriber import Heard, line, listen
+    from edge_agent.delivery.subscriber import ReceivedMessage, line, listen
 
     section = {"broker": args.broker, "root": args.root, "username": args.username}
     section |= {"password_file": args.password_file, "ca_file": args.ca_file}
@@ -47,7 +47,7 @@ def _watch(args: argparse.Namespace) -> None:
         append(args.record, b"")  # refused now, not at the first alert
     heard_count = 0
     for heard in listen(config, subscribed):
-        if not isinstance(heard, Heard):
+        if not isinstance(heard, ReceivedMessage):
             print(f"not understood: {heard}", file=sys.stderr, flush=True)
             continue
         print(heard.payload.decode() if args.json else line(heard.event), flush=True)

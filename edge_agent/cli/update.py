@@ -9,12 +9,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.common import Commands, Started, add, config_options, count, group, json_option
+from edge_agent.cli.common import (
+    Commands,
+    RunFailure,
+    add,
+    config_options,
+    count,
+    group,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from edge_agent.config.config import Config
-    from edge_agent.update.bundle_store import Slots
-    from edge_agent.update.record import Record
+    from edge_agent.update.bundle_store import BundleStore
+    from edge_agent.update.record import UpdateRecord
 
 _POLL_S = 0.2
 
@@ -51,12 +59,12 @@ def register(commands: Commands) -> None:
         json_option(one)
 
 
-def _opened(args: argparse.Namespace) -> tuple[Config, Slots]:
+def _opened(args: argparse.Namespace) -> tuple[Config, BundleStore]:
     from edge_agent.config import config as configs
-    from edge_agent.update.bundle_store import Slots
+    from edge_agent.update.bundle_store import BundleStore
 
     config = configs.load(args.config, tuple(args.set))
-    return config, Slots(config.state_dir)
+    return config, BundleStore(config.state_dir)
 
 
 def _stage(args: argparse.Namespace) -> None:
@@ -78,7 +86,7 @@ def _stage(args: argparse.Namespace) -> None:
     if args.wait and not (
         record.last and record.last.bundle == candidate and record.last.result == "committed"
     ):
-        raise Started(f"update: {candidate} is not committed: {_end(record)}")
+        raise RunFailure(f"update: {candidate} is not committed: {_end(record)}")
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -95,7 +103,7 @@ def _rollback(args: argparse.Namespace) -> None:
     _print(slots.change(lambda record: update.returned(record, now)), args.json)
 
 
-def _end(record: Record) -> str:
+def _end(record: UpdateRecord) -> str:
     if record.phase != "idle":
         return f"it is {record.phase}; see edge-agent update status"
     return record.last.reason or record.last.result if record.last else "no word of it"
@@ -106,7 +114,7 @@ def _progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _print(record: Record, as_json: bool) -> None:
+def _print(record: UpdateRecord, as_json: bool) -> None:
     import msgspec
 
     if as_json:
@@ -124,9 +132,9 @@ def _print(record: Record, as_json: bool) -> None:
         if last.report:
             report = last.report
             print(
-                f"  {report.frames} frames: {report.turned_suspect} turned suspect, "
-                f"{report.turned_clean} turned clean; defects {report.defects_running} to "
-                f"{report.defects_candidate}, overlap {report.mask_overlap:.2f}; errors "
+                f"  {report.frames} frames: {report.changed_to_suspect} turned suspect, "
+                f"{report.changed_to_clean} turned clean; defects {report.defects_running} to "
+                f"{report.defects_candidate}, overlap {report.mask_iou:.2f}; errors "
                 f"{report.errors_running} to {report.errors_candidate}; {report.slowdown:.2f} "
                 "times as long"
             )

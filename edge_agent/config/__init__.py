@@ -1,1 +1,5 @@
 """The agent's configuration: types, limits, loader."""
+
+from edge_agent.config.config import Config, load
+
+__all__ = ["Config", "load"]

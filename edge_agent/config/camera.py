@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edge_agent.config.fields import _Features, _Part
+from edge_agent.config.fields import ConfigPart, _Features
 
 
-class _Camera(_Part, frozen=True, kw_only=True):
+class _Camera(ConfigPart, frozen=True, kw_only=True):
     """What every kind of camera has.
 
     `frame_lines`: "camera" takes frames as they come, a number re-cuts them, "bundle" to the height

@@ -16,9 +16,9 @@ from edge_agent.config import loader
 from edge_agent.config.camera import Camera
 from edge_agent.config.fields import (
     CommandName,
+    ConfigPart,
     _Count,
     _Name,
-    _Part,
     _Port,
     _Positive,
     _Provider,
@@ -29,7 +29,7 @@ from edge_agent.config.fields import (
 from edge_agent.errors import ConfigError
 
 
-class Agent(_Part, frozen=True, kw_only=True):
+class AgentConfig(ConfigPart, frozen=True, kw_only=True):
     """`precision`: auto, float32, int8 or a label such as onnx-int8. `threads` 0: all cores.
 
     `trusted_keys`: .pub files of those whose bundles may run. `unsigned_bundles` allow: one
@@ -53,14 +53,14 @@ class Agent(_Part, frozen=True, kw_only=True):
     )
 
 
-class Strip(_Part, frozen=True, kw_only=True):
+class StripConfig(ConfigPart, frozen=True, kw_only=True):
     """Size of a pixel on the steel; without it events carry no millimetres or metres."""
 
     pixel_width_mm: _SizeMm | None = None
     line_length_mm: _SizeMm | None = None
 
 
-class Mqtt(_Part, frozen=True, kw_only=True):
+class MqttConfig(ConfigPart, frozen=True, kw_only=True):
     """`broker`: "embedded", "mqtt://host[:port]" or "mqtts://host[:port]" (TLS, verified).
 
     `port` is for the embedded broker, which listens on loopback only. `protocol` auto tries
@@ -82,7 +82,7 @@ class Mqtt(_Part, frozen=True, kw_only=True):
     window: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
 
 
-class Queues(_Part, frozen=True, kw_only=True):
+class QueuesConfig(ConfigPart, frozen=True, kw_only=True):
     """Bounds between the threads, in frames and in messages, and of the spool on the disk.
 
     `history`: so many messages stay in the spool after they were sent, as long as there is room,
@@ -95,7 +95,7 @@ class Queues(_Part, frozen=True, kw_only=True):
     history: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 2000
 
 
-class Health(_Part, frozen=True, kw_only=True):
+class HealthConfig(ConfigPart, frozen=True, kw_only=True):
     """`status_file`: for `edge-agent status`; empty is status.json in the state folder.
 
     `metrics_port` 0: no metrics. `metrics_host`: whoever reaches it may read them.
@@ -107,7 +107,7 @@ class Health(_Part, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
 
 
-class Update(_Part, frozen=True, kw_only=True):
+class UpdateConfig(ConfigPart, frozen=True, kw_only=True):
     """How a staged bundle is judged.
 
     It is tried on `trial_frames` frames of the line, or on those of `trial_s` seconds if they are
@@ -127,7 +127,7 @@ class Update(_Part, frozen=True, kw_only=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
 
 
-class Commands(_Part, frozen=True, kw_only=True):
+class CommandsConfig(ConfigPart, frozen=True, kw_only=True):
     """Which commands over MQTT are obeyed: none unless named in `allow`.
 
     `bundle_folder` holds the bundles that may be staged by name. `per_minute` bounds all commands
@@ -141,7 +141,7 @@ class Commands(_Part, frozen=True, kw_only=True):
     per_minute: Annotated[int, msgspec.Meta(ge=1, le=6000)] = 60
 
 
-class Evidence(_Part, frozen=True, kw_only=True):
+class EvidenceConfig(ConfigPart, frozen=True, kw_only=True):
     """Pictures of frames with defects, sent behind their events. At most `per_minute`: events
     beyond that have none. `max_bytes`: a larger picture is halved until it fits."""
 
@@ -151,16 +151,16 @@ class Evidence(_Part, frozen=True, kw_only=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=16384, le=16 << 20)] = 512 << 10
 
 
-class Config(_Part, frozen=True, kw_only=True):
-    agent: Agent
+class Config(ConfigPart, frozen=True, kw_only=True):
+    agent: AgentConfig
     camera: Camera
-    mqtt: Mqtt
-    update: Update = Update()
-    commands: Commands = Commands()
-    strip: Strip = Strip()
-    evidence: Evidence = Evidence()
-    queues: Queues = Queues()
-    health: Health = Health()
+    mqtt: MqttConfig
+    update: UpdateConfig = UpdateConfig()
+    commands: CommandsConfig = CommandsConfig()
+    strip: StripConfig = StripConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+    queues: QueuesConfig = QueuesConfig()
+    health: HealthConfig = HealthConfig()
 
     @property
     def topic_base(self) -> str:
@@ -210,7 +210,7 @@ def _checked(config: Config, source: str) -> Config:
     return config
 
 
-def _check_broker(mqtt: Mqtt, source: str) -> None:
+def _check_broker(mqtt: MqttConfig, source: str) -> None:
     if mqtt.broker == "embedded":
         return
     shown = loader.masked(mqtt.broker)

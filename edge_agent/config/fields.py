@@ -19,5 +19,5 @@ _Provider = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9]+ExecutionProvide
 _Features = dict[str, bool | int | float | str]
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ConfigPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass

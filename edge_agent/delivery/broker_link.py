@@ -49,7 +49,7 @@ class Connect(Protocol):
     def __call__(self, tell: Callable[[Note], None], mqtt311: bool, will: bytes) -> Link: ...
 
 
-class Uplink:
+class BrokerLink:
     """Used from one thread; `tell`, with the connection's number, is called in the connection's."""
 
     def __init__(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class TcpConnected:
     """The host took our connection; the broker's answer is still to come."""
 
 
@@ -58,7 +58,7 @@ class Incoming:
     retained: bool = False
 
 
-Note = Reached | Connected | Lost | Acknowledged | NotSubscribed | Incoming
+Note = TcpConnected | Connected | Lost | Acknowledged | NotSubscribed | Incoming
 
 
 @dataclass(frozen=True, slots=True)

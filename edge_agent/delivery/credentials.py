@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 
 _PREFIX = "credential:"
 _FILES = ("username_file", "password_file", "ca_file", "cert_file", "key_file")
@@ -45,7 +45,7 @@ def read_line(name: str) -> str:
         raise OSError(22, "is not UTF-8", name) from None
 
 
-def files(config: Mqtt) -> Iterator[tuple[str, str]]:
+def files(config: MqttConfig) -> Iterator[tuple[str, str]]:
     """The keys of [mqtt] that name a file, and what they name."""
     for key in _FILES:
         name: str = getattr(config, key)
@@ -53,7 +53,7 @@ def files(config: Mqtt) -> Iterator[tuple[str, str]]:
             yield key, name
 
 
-def fingerprint(config: Mqtt) -> tuple[object, ...]:
+def fingerprint(config: MqttConfig) -> tuple[object, ...]:
     """Changes when one of the files does; cheap, it reads none. A file that is gone is None."""
     found: list[object] = []
     for _, name in files(config):
@@ -66,15 +66,15 @@ def fingerprint(config: Mqtt) -> tuple[object, ...]:
     return tuple(found)
 
 
-def username(config: Mqtt) -> str:
+def username(config: MqttConfig) -> str:
     return read_line(config.username_file) if config.username_file else config.username
 
 
-def password(config: Mqtt) -> str | None:
+def password(config: MqttConfig) -> str | None:
     return read_line(config.password_file) if config.password_file else None
 
 
-def tls_context(config: Mqtt) -> ssl.SSLContext:
+def tls_context(config: MqttConfig) -> ssl.SSLContext:
     """The system's CAs or our own, a client certificate where one is given. Raises OSError."""
     ca_file = str(path_of(config.ca_file)) if config.ca_file else None
     context = ssl.create_default_context(cafile=ca_file)

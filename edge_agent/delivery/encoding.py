@@ -6,7 +6,7 @@ import msgspec
 
 from edge_agent.delivery.drafts import Draft, _log
 from edge_agent.delivery.losses import lost
-from edge_agent.delivery.spool.store import PICTURE, Message
+from edge_agent.delivery.spool.message import PICTURE, Message
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import DefectEvent, Dropped, envelope
 

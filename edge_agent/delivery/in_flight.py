@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge_agent.delivery import encoding, losses
 from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost
-from edge_agent.delivery.spool.store import PICTURE, Stored
+from edge_agent.delivery.spool.message import PICTURE, StoredMessage
 
 _NEVER = frozenset((0x87, 0x90, 0x95, 0x99))
 """Not authorised, topic name invalid, packet too large, payload format invalid."""
@@ -26,7 +26,7 @@ TAKEN_OVER = 0x8E
 MAX_TRIES = 8
 
 
-class Refusals:
+class RefusalCounter:
     """Counts the tries of the message at the head of the line."""
 
     def __init__(self) -> None:
@@ -68,27 +68,27 @@ _log = logging.getLogger(__name__)
 _REST_S, _MAX_RESTING = 30.0, 100
 """A refused gap that declares refused messages is tried again; so many are at a time."""
 
-After = Callable[[int, int], Sequence[Stored]]
+After = Callable[[int, int], Sequence[StoredMessage]]
 """`after(id, limit)`: up to `limit` unsent messages with ids above `id`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Accepted:
     """The broker has it."""
 
-    stored: Stored
+    stored: StoredMessage
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class Rejected:
     """The broker will not take it."""
 
-    stored: Stored
+    stored: StoredMessage
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class Deferred:
     """Not over this connection."""
 
     why: str
@@ -99,18 +99,18 @@ class _Sent:
     """`stored` is None for what is not spooled."""
 
     name: str
-    stored: Stored | None
+    stored: StoredMessage | None
     at_s: float
 
 
-class UnderWay:
+class InFlight:
     def __init__(self, window: int) -> None:
         self._max_window = window
         self._receive_maximum: int | None = None
         self._in_flight: dict[int, _Sent] = {}
         self._cursor = self._replay_until = 0
         self._resting: dict[int, float] = {}
-        self._refusals = Refusals()
+        self._refusals = RefusalCounter()
 
     def __len__(self) -> int:
         """How many have no answer."""
@@ -133,13 +133,13 @@ class UnderWay:
         self._receive_maximum = limits.receive_maximum
         self._cursor, self._replay_until = 0, last_id
 
-    def ended(self, note: Lost) -> Never | None:
+    def ended(self, note: Lost) -> Rejected | None:
         """The broker ended a connection it had accepted; the message that was the reason."""
         spooled = [one.stored for one in self._in_flight.values() if one.stored]
         if not self._refusals.ended([stored.id for stored in spooled], note.code):
             return None
         self.give_up(spooled[0])
-        return Never(spooled[0], f"it ends: {note.reason}")
+        return Rejected(spooled[0], f"it ends: {note.reason}")
 
     def forget(self) -> None:
         """No answer will come any more."""
@@ -151,7 +151,7 @@ class UnderWay:
         """Messages became unsent somewhere in the spool."""
         self._cursor = 0
 
-    def due(self, after: After, settled: Set[int], now_s: float) -> Sequence[Stored]:
+    def due(self, after: After, settled: Set[int], now_s: float) -> Sequence[StoredMessage]:
         """What there is room for, in order. `settled` were answered, and are in the spool yet."""
         room = self._window - len(self._in_flight)
         if room <= 0:
@@ -167,7 +167,7 @@ class UnderWay:
             del self._resting[rested]  # it gave way, declared like any other
         return [one for one in found if one.id not in held][:room]
 
-    def begin(self, stored: Stored) -> bytes:
+    def begin(self, stored: StoredMessage) -> bytes:
         """Its payload, as it goes out now. The next one is looked for behind it."""
         self._cursor = stored.id
         again = stored.again or stored.id <= self._replay_until or stored.id in self._resting
@@ -175,11 +175,11 @@ class UnderWay:
             return encoding.replayed(stored.message.payload)
         return stored.message.payload
 
-    def give_up(self, stored: Stored) -> None:
+    def give_up(self, stored: StoredMessage) -> None:
         """It is not tried any more."""
         self._resting.pop(stored.id, None)
 
-    def sent(self, mid: int, name: str, now_s: float, stored: Stored | None = None) -> None:
+    def sent(self, mid: int, name: str, now_s: float, stored: StoredMessage | None = None) -> None:
         self._in_flight[mid] = _Sent(name, stored, now_s)
 
     @property
@@ -190,7 +190,7 @@ class UnderWay:
 
     # What the broker answers.
 
-    def answered(self, note: Acknowledged, now_s: float) -> Taken | Never | Later | None:
+    def answered(self, note: Acknowledged, now_s: float) -> Accepted | Rejected | Deferred | None:
         """None where nothing is to be done."""
         one = self._in_flight.pop(note.mid, None)
         if one is None:
@@ -203,13 +203,13 @@ class UnderWay:
         if note.refused is None:
             self._refusals.sent(stored.id)
             self.give_up(stored)
-            return Taken(stored)
+            return Accepted(stored)
         if not self._refusals.refused(stored.id, note.code):
-            return Later(f"publish refused: {note.refused}")
+            return Deferred(f"publish refused: {note.refused}")
         if losses.says_refused(stored.message) and len(self._resting) < _MAX_RESTING:
             # It declares what else was refused: set aside, that would be lost without a word;
             # declared in its turn, there would be no end.
             self._resting[stored.id] = now_s + _REST_S
             return None
         self.give_up(stored)
-        return Never(stored, f"the broker says: {note.refused}")
+        return Rejected(stored, f"the broker says: {note.refused}")

@@ -1,4 +1,4 @@
-"""The delivery thread's one mailbox: whatever happens comes through it, in one order.
+"""The delivery thread's one inbox: whatever happens comes through it, in one order.
 
 Whoever offers a draft never waits. One that finds no room is not taken; the first of these and how
 many they were is kept, to be declared. What a connection says always finds room, since the window
@@ -20,7 +20,7 @@ _MAX_INCOMING = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class UnspooledMessage:
     """A message that is not spooled."""
 
     topic: str
@@ -29,7 +29,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ConnectionNote:
     """What the connection of this number says."""
 
     number: int
@@ -37,7 +37,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnedAway:
+class RejectedDrafts:
     """Drafts that found `limit` others waiting."""
 
     first: Draft
@@ -45,18 +45,18 @@ class TurnedAway:
     limit: int
 
 
-Mail = Draft | Said | Heard | None
+Mail = Draft | UnspooledMessage | ConnectionNote | None
 """None only wakes the thread."""
 
 
-class Mailbox:
+class Inbox:
     """Filled from any thread, emptied by one."""
 
     def __init__(self, max_drafts: int) -> None:
         self._max_drafts = max_drafts
         self._mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._turned_away: TurnedAway | None = None
+        self._turned_away: RejectedDrafts | None = None
 
     def offer(self, draft: Draft) -> bool:
         """False when there is no room."""
@@ -65,19 +65,19 @@ class Mailbox:
                 first, count = draft, 0
                 if self._turned_away:
                     first, count = self._turned_away.first, self._turned_away.count
-                self._turned_away = TurnedAway(first, count + 1, self._max_drafts)
+                self._turned_away = RejectedDrafts(first, count + 1, self._max_drafts)
             return False
         self._mail.put(draft)
         return True
 
-    def say(self, said: Said) -> None:
+    def say(self, said: UnspooledMessage) -> None:
         self._mail.put(said)
 
     def hear(self, number: int, note: Note) -> None:
-        """In paho's thread: put it into the mailbox, no more."""
+        """In paho's thread: put it into the inbox, no more."""
         if isinstance(note, Incoming) and self._mail.qsize() > self._max_drafts + _MAX_INCOMING:
             return
-        self._mail.put(Heard(number, note))
+        self._mail.put(ConnectionNote(number, note))
 
     def wake(self) -> None:
         self._mail.put(None)
@@ -92,7 +92,7 @@ class Mailbox:
         except queue.Empty:
             pass
 
-    def take_turned_away(self) -> TurnedAway | None:
+    def take_turned_away(self) -> RejectedDrafts | None:
         with self._lock:
             taken, self._turned_away = self._turned_away, None
         return taken

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from edge_agent.delivery import losses
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.spool.store import PICTURE, Message
+from edge_agent.delivery.spool.message import PICTURE, Message
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import (
     CloudEvent,
@@ -63,7 +62,7 @@ def lost(
 
 def overflow(near: Draft, gone: Sequence[Message]) -> Draft:
     """The spool is full and `gone` gave way."""
-    what = losses.declared(gone)
+    what = declared(gone)
     detail = (
         f"{what.messages} messages and {what.pictures} pictures dropped, oldest first: "
         "the spool is full"

@@ -1,7 +1,7 @@
 """One connection to the broker. With `watch`, the only file that imports paho.
 
 paho is used as a pipe. A client lives for one connection and is never reused: its reconnection,
-its queue and its memory of unacknowledged messages all have traps (docs/architecture.md). Its
+its queue and its memory of unacknowledged messages all have traps (docs/internals.md). Its
 callbacks only put a value into a queue, since an exception there would kill its network thread
 while is_connected() stays true; and should that thread end for any other reason, that is told.
 """
@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import credentials
 from edge_agent.delivery.connection_events import (
     Acknowledged,
@@ -29,7 +29,7 @@ from edge_agent.delivery.connection_events import (
     Lost,
     Note,
     NotSubscribed,
-    Reached,
+    TcpConnected,
     Will,
 )
 from edge_agent.errors import BrokerError, ConfigError
@@ -62,7 +62,7 @@ class Connection:
 
     def __init__(
         self,
-        config: Mqtt,
+        config: MqttConfig,
         client_id: str,
         will: Will,
         tell: Callable[[Note], None],
@@ -91,7 +91,7 @@ class Connection:
         except OSError as error:
             where = error.filename or "TLS certificates"
             raise BrokerError(f"mqtt: {where}: {error.strerror or error}") from None
-        _Teller(tell, subscriptions, f"{host}:{port}").attach(client)
+        _Callbacks(tell, subscriptions, f"{host}:{port}").attach(client)
         properties = None
         if not mqtt311:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -144,7 +144,7 @@ class Connection:
         return True
 
 
-class _Teller:
+class _Callbacks:
     """paho's callbacks: each turns what happened into a note, and does nothing else."""
 
     def __init__(self, tell: Callable[[Note], None], topics: Sequence[str], host: str) -> None:
@@ -152,7 +152,7 @@ class _Teller:
 
     def attach(self, client: _Client) -> None:
         client.died = self._died
-        client.on_socket_open = lambda *_: self._tell(Reached())
+        client.on_socket_open = lambda *_: self._tell(TcpConnected())
         client.on_connect_fail = lambda *_: self._tell(Lost(f"no connection to {self._host}"))
         client.on_connect = self._connect
         client.on_subscribe = self._subscribe
@@ -204,7 +204,7 @@ def _incoming(message: mqtt.MQTTMessage) -> Incoming:
     )
 
 
-def address(config: Mqtt) -> tuple[str, int, bool]:
+def address(config: MqttConfig) -> tuple[str, int, bool]:
     """Host, port, TLS of the broker; the embedded one is on loopback."""
     if config.broker == "embedded":
         return "127.0.0.1", config.port, False
@@ -213,7 +213,7 @@ def address(config: Mqtt) -> tuple[str, int, bool]:
     return url.hostname or "", url.port or (8883 if tls else 1883), tls
 
 
-def check_files(config: Mqtt) -> None:
+def check_files(config: MqttConfig) -> None:
     """Refuse at the start what would fail at every connection. Raises ConfigError."""
     for key, name in credentials.files(config):
         try:

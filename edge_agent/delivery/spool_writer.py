@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from edge_agent.delivery import encoding
 from edge_agent.delivery import losses as delivery_losses
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.inbox import TurnedAway
-from edge_agent.delivery.spool.spool import Message, Spool, Stored, Written
+from edge_agent.delivery.inbox import RejectedDrafts
+from edge_agent.delivery.spool.message import Message, StoredMessage
+from edge_agent.delivery.spool.spool import Spool, WriteResult
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import DefectEvent, Dropped, GapEvent
 
@@ -28,7 +29,7 @@ _SETTLE_S, _SETTLE_COUNT = 0.2, 500
 _OF_MESSAGES = frozenset((GapReason.SPOOL_OVERFLOW, GapReason.SPOOL_LOSS, GapReason.REFUSED))
 
 
-class Books:
+class SpoolWriter:
     """Used from one thread; the counts may be read from any."""
 
     def __init__(self, near: Draft, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,13 +61,13 @@ class Books:
 
     # What happens.
 
-    def taken(self, stored: Stored) -> None:
+    def taken(self, stored: StoredMessage) -> None:
         """The broker has it."""
         self._sent.append(stored.id)
         self._settle_at_s = min(self._settle_at_s, self._clock() + _SETTLE_S)
         self.published += stored.message.kind == "event"
 
-    def put_aside(self, stored: Stored, why: str) -> None:
+    def put_aside(self, stored: StoredMessage, why: str) -> None:
         message = stored.message
         _log.error("spool: message %s set aside: %s", message.seq or message.kind, why)
         self._aside.append((stored.id, why))
@@ -83,7 +84,7 @@ class Books:
     # The spool.
 
     def enter(
-        self, spool: Spool, new: Sequence[Draft], turned_away: TurnedAway | None = None
+        self, spool: Spool, new: Sequence[Draft], turned_away: RejectedDrafts | None = None
     ) -> None:
         """Store what is new; where nothing is, settle what was answered, if it is time."""
         # Losses first: in one transaction with the setting aside that they declare.
@@ -111,7 +112,7 @@ class Books:
         losses, self._losses = self._losses, []
         return losses
 
-    def _declared(self, turned_away: TurnedAway) -> Draft:
+    def _declared(self, turned_away: RejectedDrafts) -> Draft:
         count = turned_away.count
         self.dropped += count
         why = f"{count} messages dropped: more than {turned_away.limit} were waiting"
@@ -150,7 +151,7 @@ class Books:
         if messages or sent or aside:
             self._account(spool.write(messages, sent=sent, aside=aside, declare=self._declare))
 
-    def _account(self, written: Written) -> None:
+    def _account(self, written: WriteResult) -> None:
         self._seq += written.declarations
         self.dropped += written.dropped
         if written.declarations:

@@ -11,7 +11,7 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import credentials
 from edge_agent.delivery.mqtt_connection import address
 from edge_agent.errors import BrokerError
@@ -22,7 +22,7 @@ _SHOWN = 3  # defects named on a line; they come largest first
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedMessage:
     """One message as it came, `event` decoded from `payload`."""
 
     topic: str
@@ -30,7 +30,9 @@ class Heard:
     event: CloudEvent[DefectEvent] | CloudEvent[GapEvent]
 
 
-def listen(config: Mqtt, on_subscribed: Callable[[], None]) -> Iterator[Heard | str]:
+def listen(
+    config: MqttConfig, on_subscribed: Callable[[], None]
+) -> Iterator[ReceivedMessage | str]:
     """Events and gaps as they come, duplicates by (agent, boot_id, seq) left out, for ever.
 
     A str is what was wrong with a message that is not ours. Reconnects by itself, the first
@@ -71,7 +73,7 @@ def listen(config: Mqtt, on_subscribed: Callable[[], None]) -> Iterator[Heard | 
             seen = last.setdefault((event.data.agent, event.data.boot_id), set())
             if event.data.seq not in seen:
                 seen.add(event.data.seq)
-                yield Heard(topic, payload, event)
+                yield ReceivedMessage(topic, payload, event)
     finally:
         client.disconnect()
         client.loop_stop()

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 
 from edge_agent.bundle.manifest import Bundle
-from edge_agent.inspection.runtime import Judged, candidates, fastest, judge
+from edge_agent.inspection.runtime import SelfTestResult, candidates, fastest, judge
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ArtifactCheck:
     """One artifact on one runtime. `runtime` is "" when it did not load.
 
     `difference` is from the golden outputs (gate: of the logit, segmenter: mean, of the
@@ -45,7 +45,7 @@ class Verification:
     threads: int
     runs: int
     fit: bool
-    rows: tuple[Row, ...]
+    rows: tuple[ArtifactCheck, ...]
 
 
 def verify(
@@ -62,7 +62,7 @@ def verify(
     nearly as fast differently.
     """
     manifest = bundle.manifest
-    rows: list[Row] = []
+    rows: list[ArtifactCheck] = []
     for name, stage in (("gate", manifest.gate), ("segmenter", manifest.segmenter)):
         judged = []
         for candidate in candidates(stage, providers):
@@ -85,7 +85,7 @@ def verify(
     )
 
 
-def _row(stage: str, judged: Judged, best: bool, fit: int) -> Row:
+def _row(stage: str, judged: SelfTestResult, best: bool, fit: int) -> ArtifactCheck:
     artifact, times_ms = judged.candidate.artifact, judged.times_ms
     verdict: Literal["chosen", "works", "refused"] = "works"
     reason = judged.refusal
@@ -95,7 +95,7 @@ def _row(stage: str, judged: Judged, best: bool, fit: int) -> Row:
         verdict = "chosen"
         only = f"fastest of {fit} that reproduce" if fit > 1 else "the only one that reproduces"
         reason = f"{only} the golden outputs"
-    return Row(
+    return ArtifactCheck(
         stage=stage,
         artifact=judged.candidate.label,
         file=artifact.file.name,
@@ -141,7 +141,7 @@ def table(found: Verification) -> str:
     )
 
 
-def _pick(stage: str, rows: Sequence[Row]) -> str:
+def _pick(stage: str, rows: Sequence[ArtifactCheck]) -> str:
     for row in rows:
         if (row.stage, row.verdict) == (stage, "chosen"):
             return f"{stage}: the agent runs {row.artifact} on {row.runtime}, {row.reason}"

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from edge_agent.bundle.manifest import InputSpec
 from edge_agent.frame import Image
 from edge_agent.inspection.preprocess import Box, inputs, tile_boxes
-from edge_agent.inspection.runtime import Choice
+from edge_agent.inspection.runtime import ChosenArtifact
 
 SEED_THRESHOLD_LOGIT = math.log(0.01 / 0.99)
 """The seed's threshold: a defect probability of 0.01."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateDecision:
     """The gate's logit of "defective" and the threshold it was held against.
 
     `suspect_tiles` are the pieces of the frame that reach it by themselves; without tiles the
@@ -56,16 +56,16 @@ def logit(output: NDArray[np.float32]) -> float:
 
 
 class Gate:
-    def __init__(self, spec: InputSpec, choice: Choice) -> None:
+    def __init__(self, spec: InputSpec, choice: ChosenArtifact) -> None:
         threshold = choice.artifact.threshold_logit
         self._threshold = SEED_THRESHOLD_LOGIT if threshold is None else threshold
         self._spec, self._runtime = spec, choice.runtime
 
-    def judge(self, image: Image) -> Verdict:
+    def judge(self, image: Image) -> GateDecision:
         """`image` as in Frame. Raises what the runtime raises."""
         boxes = tile_boxes((image.shape[0], image.shape[1]), self._spec)
         scores = [logit(self._runtime.run(x)) for x in inputs(image, self._spec, boxes)]
-        return Verdict(
+        return GateDecision(
             frame_score(scores),
             self._threshold,
             tuple(

@@ -10,7 +10,7 @@ from edge_agent.bundle import archive, reader, signature, version_history
 from edge_agent.bundle import manifest as bundles
 from edge_agent.config.config import Config
 from edge_agent.inspection.gate import Gate
-from edge_agent.inspection.runtime import Choice, choose
+from edge_agent.inspection.runtime import ChosenArtifact, choose
 from edge_agent.inspection.segmenter import Segmenter
 from edge_agent.messages import events
 
@@ -28,12 +28,12 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stages:
+class LoadedBundle:
     """A verified bundle with the artifact chosen for each stage."""
 
     bundle: bundles.Bundle
-    gate: Choice
-    segmenter: Choice
+    gate: ChosenArtifact
+    segmenter: ChosenArtifact
 
     @property
     def ref(self) -> events.BundleRef:
@@ -78,7 +78,7 @@ def trust_of(config: Config) -> signature.Trust:
     )
 
 
-def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> Choice:
+def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> ChosenArtifact:
     """As the configuration wants it. Raises BundleError where nothing of the stage can run here."""
     return choose(
         bundle,
@@ -91,7 +91,7 @@ def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> Choi
 
 def prepare_stages(
     config: Config, *, allow_older: bool = False, folder: Path | None = None
-) -> Stages:
+) -> LoadedBundle:
     """Load, verify and choose. Raises ConfigError or BundleError; takes a second or two.
 
     `folder`: of the bundle, where it is not the configuration's. Keeps nothing on the disk: it may
@@ -102,11 +102,11 @@ def prepare_stages(
         return _prepared(config, reader.load(opened, trust), allow_older=allow_older)
 
 
-def _prepared(config: Config, bundle: bundles.Bundle, *, allow_older: bool) -> Stages:
+def _prepared(config: Config, bundle: bundles.Bundle, *, allow_older: bool) -> LoadedBundle:
     manifest = bundle.manifest
     signed = f"signed with key {bundle.signed_by}" if bundle.signed_by else "signature not checked"
     _log.info("bundle: %s version %d, %s", manifest.name, manifest.version, signed)
     version_history.check(config.state_dir, bundle, allow_older=allow_older)
-    return Stages(
+    return LoadedBundle(
         bundle, chosen(config, bundle, manifest.gate), chosen(config, bundle, manifest.segmenter)
     )

@@ -16,7 +16,7 @@ def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | N
     """Mask, bool (lines, pixels), to text; "" for an empty mask.
 
     With `at` (line, pixel) and `lines`, `mask` is a box of a larger mask of so many lines, which
-    is never built: most of a frame is sound.
+    is never built: most of a frame is defect-free.
     """
     total = mask.shape[0] if lines is None else lines
     padded = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)

@@ -13,20 +13,20 @@ from edge_agent.bundle.manifest import InputSpec, RegionRule
 from edge_agent.frame import ClassMap, Image, Region
 from edge_agent.inspection import rle
 from edge_agent.inspection.preprocess import Box, inputs, stitch, tile_boxes
-from edge_agent.inspection.runtime import Choice
+from edge_agent.inspection.runtime import ChosenArtifact
 
 
 class Segmenter:
-    def __init__(self, spec: InputSpec, choice: Choice, rule: RegionRule) -> None:
+    def __init__(self, spec: InputSpec, choice: ChosenArtifact, rule: RegionRule) -> None:
         self._spec, self._runtime, self._rule = spec, choice.runtime, rule
 
     def find(self, image: Image, suspect_tiles: tuple[Box, ...] = ()) -> tuple[Region, ...]:
         """`image` as in Frame, `suspect_tiles` as in Verdict. Raises what the runtime raises.
 
-        If the suspect tiles are tiles of this stage too, no others are run: those are sound steel,
-        except where a suspect one reaches into them. In such an overlap the suspect tile's word
-        counts in full, since the other's was never asked for. If the gate looks at the frame in
-        another way, or none are given, all tiles are run.
+        If the suspect tiles are tiles of this stage too, no others are run: those are defect-free
+        steel, except where a suspect one reaches into them. In such an overlap the suspect tile's
+        word counts in full, since the other's was never asked for. If the gate looks at the frame
+        in another way, or none are given, all tiles are run.
         """
         shape = (image.shape[0], image.shape[1])
         boxes = tile_boxes(shape, self._spec)
@@ -47,7 +47,7 @@ def regions(
     `maps` is float32 (h, w, classes), probabilities; `shape` is the frame's (lines, pixels).
     The maps are brought to the frame's size first: edges then lie between network pixels.
     A pixel belongs to its most probable class, if that reaches `rule.min_probability`. Maps that
-    hold a NaN are a ValueError: they must never pass as sound steel.
+    hold a NaN are a ValueError: they must never pass as defect-free steel.
     """
     if np.isnan(maps).any():
         raise ValueError("the segmenter's output is not a number")
@@ -102,7 +102,7 @@ def best_class(
 
 
 def class_map(found: tuple[Region, ...], shape: tuple[int, int]) -> ClassMap:
-    """The regions painted back: uint8 (lines, pixels), 0 sound, else the class id."""
+    """The regions painted back: uint8 (lines, pixels), 0 defect-free, else the class id."""
     classes = np.zeros(shape, np.uint8)
     for region in found:
         classes[rle.decode(region.rle, shape)] = region.class_id

@@ -9,7 +9,7 @@ from edge_agent.frame import Frame, Region
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DefectPosition:
     """Where a region lies: centre across from the frame's first pixel, start along from line 0.
 
     Millimetres and metres are None where the pixel pitch is not configured. `told`: it lies within
@@ -45,7 +45,7 @@ class _Open:
         )
 
 
-class Strip:
+class StripTracker:
     """Gives each region its place, and the id of the region it continues from the last frame.
 
     A region continues another if both are of one class, they touch (diagonals included) and the
@@ -68,12 +68,12 @@ class Strip:
 
     def place(
         self, frame: Frame, found: tuple[Region, ...], class_names: tuple[str, ...] = ()
-    ) -> tuple[Place, ...]:
+    ) -> tuple[DefectPosition, ...]:
         """One Place a region, in order. Call for every inspected frame, clean ones included.
 
         Where `class_names` change, class ids mean something else and nothing is continued.
         """
-        seam = frame.first_line + frame.repeated_lines
+        seam = frame.first_line + frame.overlap_lines
         goes_on = seam == self._next_line and class_names == self._class_names
         old = self._open if goes_on else ()
         free = [o for o in old if o.bottom >= frame.first_line]
@@ -91,7 +91,7 @@ class Strip:
                 top,
                 top + region.height_px,
             )
-            told = here.bottom <= seam and frame.repeated_lines > 0
+            told = here.bottom <= seam and frame.overlap_lines > 0
             candidates = shared if told else free
             match = next((o for o in candidates if top <= seam and o.touches(here)), None)
             if match and match in free:
@@ -102,9 +102,9 @@ class Strip:
         self._open = tuple(now)
         return tuple(places)
 
-    def _place(self, frame: Frame, region: Region, defect_id: str, *, told: bool) -> Place:
+    def _place(self, frame: Frame, region: Region, defect_id: str, *, told: bool) -> DefectPosition:
         across, along = self._pixel_mm, self._line_mm
-        return Place(
+        return DefectPosition(
             defect_id,
             None if across is None else (region.x_px + region.width_px / 2) * across,
             None if along is None else (frame.first_line + region.y_px) * along / 1000,
@@ -114,8 +114,8 @@ class Strip:
 
 
 def untold(
-    found: tuple[Region, ...], places: tuple[Place, ...]
-) -> tuple[tuple[Region, ...], tuple[Place, ...]]:
+    found: tuple[Region, ...], places: tuple[DefectPosition, ...]
+) -> tuple[tuple[Region, ...], tuple[DefectPosition, ...]]:
     """Those that no frame before has told of."""
     new = [(region, place) for region, place in zip(found, places, strict=True) if not place.told]
     return tuple(region for region, _ in new), tuple(place for _, place in new)

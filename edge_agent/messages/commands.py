@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge_agent.messages.events import _Part
+from edge_agent.messages.events import MessagePart
 
 
-class Command(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Command(MessagePart, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Payload of `command/status`, `command/start` and `command/stop`.
 
     `id` is the sender's: what is asked again under the same id is answered again, not done again.
@@ -44,7 +44,7 @@ COMMANDS: dict[str, type[Command]] = {
 }
 
 
-class Reply(_Part, frozen=True, kw_only=True):
+class Reply(MessagePart, frozen=True, kw_only=True):
     """What became of a command. `id` is the command's, "" where it could not be read; `result` is
     null where `ok` is false, and then `error` says why."""
 

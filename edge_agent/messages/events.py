@@ -19,11 +19,11 @@ _Uint = Annotated[int, msgspec.Meta(ge=0)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True):
+class MessagePart(msgspec.Struct, frozen=True, kw_only=True):
     pass
 
 
-class BoxPx(_Part, frozen=True, kw_only=True):
+class BoxPx(MessagePart, frozen=True, kw_only=True):
     """In px of the frame: x across the strip, y along it from the frame's first line."""
 
     x: _Uint
@@ -32,7 +32,7 @@ class BoxPx(_Part, frozen=True, kw_only=True):
     height: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class MaskRle(_Part, frozen=True, kw_only=True):
+class MaskRle(MessagePart, frozen=True, kw_only=True):
     """Kaggle RLE: "start length ..." pairs, column-major, counted from 1."""
 
     lines: _Uint
@@ -40,7 +40,7 @@ class MaskRle(_Part, frozen=True, kw_only=True):
     runs: str
 
 
-class Defect(_Part, frozen=True, kw_only=True):
+class Defect(MessagePart, frozen=True, kw_only=True):
     """`id` stays the same when the defect goes on in the next frame."""
 
     id: str
@@ -55,13 +55,13 @@ class Defect(_Part, frozen=True, kw_only=True):
     mask: MaskRle
 
 
-class GateScore(_Part, frozen=True, kw_only=True):
+class GateScore(MessagePart, frozen=True, kw_only=True):
     score_logit: float
     threshold_logit: float
     probability: _Share
 
 
-class BundleRef(_Part, frozen=True, kw_only=True):
+class BundleRef(MessagePart, frozen=True, kw_only=True):
     name: str
     version: int
     sha256: str
@@ -69,7 +69,7 @@ class BundleRef(_Part, frozen=True, kw_only=True):
     segmenter: str
 
 
-class _Numbered(_Part, kw_only=True, frozen=True):
+class _Numbered(MessagePart, kw_only=True, frozen=True):
     """Common to event and gap. (agent, boot_id, seq) names a message once and for all."""
 
     schema_version: Literal[1] = 1
@@ -88,13 +88,13 @@ class _Numbered(_Part, kw_only=True, frozen=True):
 class DefectEvent(_Numbered, kw_only=True, frozen=True):
     """One frame with at least one defect.
 
-    Its first `repeated_lines` lines were in the frame before too. `encoder_count` belongs to its
+    Its first `overlap_lines` lines were in the frame before too. `encoder_count` belongs to its
     first line, `encoder_end` to the line after its last. `evidence`: below the topic of that name
     its picture follows, a JPEG of the whole frame; empty where none was taken.
     """
 
     line_count: Annotated[int, msgspec.Meta(ge=1)]
-    repeated_lines: _Uint = 0
+    overlap_lines: _Uint = 0
     encoder_count: int | None
     encoder_end: int | None = None
     source: str
@@ -105,7 +105,7 @@ class DefectEvent(_Numbered, kw_only=True, frozen=True):
     defects: Annotated[tuple[Defect, ...], msgspec.Meta(min_length=1)]
 
 
-class SeqRange(_Part, frozen=True, kw_only=True):
+class SeqRange(MessagePart, frozen=True, kw_only=True):
     """Both ends included."""
 
     boot_id: str
@@ -113,7 +113,7 @@ class SeqRange(_Part, frozen=True, kw_only=True):
     last_seq: _Uint
 
 
-class Dropped(_Part, frozen=True, kw_only=True):
+class Dropped(MessagePart, frozen=True, kw_only=True):
     """What will not come: the messages within `ranges` that have not come yet.
 
     `messages` is their number, as far as they were numbered or counted; `pictures` of evidence.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge_agent.messages.events import _Part, _Uint
+from edge_agent.messages.events import MessagePart, _Uint
 
 
-class StageTimes(_Part, frozen=True, kw_only=True):
+class StageTimes(MessagePart, frozen=True, kw_only=True):
     count: _Uint
     p50_ms: float
     p95_ms: float
     p99_ms: float
 
 
-class CameraHealth(_Part, frozen=True, kw_only=True):
-    """What the camera sent, in its own blocks. `blocks_useless` were declared, by reason;
+class CameraHealth(MessagePart, frozen=True, kw_only=True):
+    """What the camera sent, in its own blocks. `blocks_rejected` were declared, by reason;
     "line_rate" counts those that did not fit the encoder, and were inspected. Packets: null where
     the camera has none."""
 
@@ -24,21 +24,21 @@ class CameraHealth(_Part, frozen=True, kw_only=True):
     losses: _Uint
     blocks_taken: _Uint
     blocks_missing: _Uint
-    blocks_repeated: _Uint
+    blocks_duplicate: _Uint
     blocks_late: _Uint
-    blocks_useless: dict[str, int]
+    blocks_rejected: dict[str, int]
     packets_lost: int | None
     packets_resent: int | None
 
 
-class HealthDocument(_Part, kw_only=True, frozen=True):
+class HealthDocument(MessagePart, kw_only=True, frozen=True):
     """Retained, every few seconds. Counts are since the agent started.
 
-    Frames captured = inspected + in gaps + `frames_in_work` (taken, not judged yet). Gaps of reason
-    spool_overflow, spool_loss and refused are left out of that: their frames were inspected, their
-    events were lost. Lines captured = inspected + `gap_lines` + `lines_in_work`. Gaps whose lines
-    nobody counted are in `gaps_of_unknown_length`. `messages_refused` are set aside on the agent.
-    `alarms` is what a person should see to, in words; empty when all is well.
+    Frames captured = inspected + in gaps + `frames_in_progress` (taken, not judged yet). Gaps of
+    reason spool_overflow, spool_loss and refused are left out of that: their frames were inspected,
+    their events were lost. Lines captured = inspected + `gap_lines` + `lines_in_work`. Gaps whose
+    lines nobody counted are in `gaps_of_unknown_length`. `messages_refused` are set aside on the
+    agent. `alarms` is what a person should see to, in words; empty when all is well.
     """
 
     schema_version: Literal[1] = 1
@@ -49,7 +49,7 @@ class HealthDocument(_Part, kw_only=True, frozen=True):
     frames_inspected: _Uint
     frames_suspect: _Uint
     frames_defective: _Uint
-    frames_in_work: int
+    frames_in_progress: int
     lines_captured: _Uint
     lines_inspected: _Uint
     lines_in_work: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge_agent.messages.events import BundleRef, _Part, _Share, _Uint
+from edge_agent.messages.events import BundleRef, MessagePart, _Share, _Uint
 
 
-class CameraState(_Part, frozen=True, kw_only=True):
+class CameraState(MessagePart, frozen=True, kw_only=True):
     """impaired: it sends, but part of it is missing or of no use; `reason` is that of the gaps, or
     line_rate. lost: not_found, no_answer, control_taken, no_data or refused."""
 
@@ -17,14 +17,14 @@ class CameraState(_Part, frozen=True, kw_only=True):
     since: str
 
 
-class TrialReport(_Part, frozen=True, kw_only=True):
+class TrialReport(MessagePart, frozen=True, kw_only=True):
     """A staged bundle (candidate) beside the one that ran, both on the same frames of the line.
 
-    `turned_suspect`: frames the running bundle found clean and the candidate does not;
-    `turned_clean` the reverse; `turned_frames`: the frame numbers of the first few of both. Times
-    are of gate and segmenter together, taken in turn under the same load: they compare, and are
-    longer than on the line. `slowdown` is the ratio of their means. `expected_p95_ms` is what the
-    running bundle took on the line, times that. `mask_overlap` is the intersection of both bundles'
+    `changed_to_suspect`: frames the running bundle found clean and the candidate does not;
+    `changed_to_clean` the reverse; `turned_frames`: the frame numbers of the first few of both.
+    Times are of gate and segmenter together, taken in turn under the same load: they compare, and
+    are longer than on the line. `slowdown` is the ratio of their means. `expected_p95_ms` is what
+    the running bundle took on the line, times that. `mask_iou` is the intersection of both bundles'
     defects over their union, in pixels; 1 where neither found any. `errors`: frames that a network
     failed on, which are left out of all else.
     """
@@ -32,14 +32,14 @@ class TrialReport(_Part, frozen=True, kw_only=True):
     frames: _Uint = 0
     errors_running: _Uint = 0
     errors_candidate: _Uint = 0
-    turned_suspect: _Uint = 0
-    turned_clean: _Uint = 0
+    changed_to_suspect: _Uint = 0
+    changed_to_clean: _Uint = 0
     turned_frames: tuple[int, ...] = ()
     defective_running: _Uint = 0
     defective_candidate: _Uint = 0
     defects_running: _Uint = 0
     defects_candidate: _Uint = 0
-    mask_overlap: _Share = 1.0
+    mask_iou: _Share = 1.0
     p50_ms_running: float = 0.0
     p50_ms_candidate: float = 0.0
     p95_ms_running: float = 0.0
@@ -48,13 +48,13 @@ class TrialReport(_Part, frozen=True, kw_only=True):
     expected_p95_ms: float = 0.0
 
 
-class UpdateBundle(_Part, frozen=True, kw_only=True):
+class UpdateBundle(MessagePart, frozen=True, kw_only=True):
     name: str
     version: int
     sha256: str
 
 
-class UpdateOutcome(_Part, frozen=True, kw_only=True):
+class UpdateOutcome(MessagePart, frozen=True, kw_only=True):
     """How the last update ended. refused: before it ran; rolled_back: after; cancelled: by hand
     before it ran. `reason` is for people, "" when it was committed."""
 
@@ -65,7 +65,7 @@ class UpdateOutcome(_Part, frozen=True, kw_only=True):
     report: TrialReport | None
 
 
-class UpdateState(_Part, frozen=True, kw_only=True):
+class UpdateState(MessagePart, frozen=True, kw_only=True):
     """trying: beside the bundle that runs; proving: it runs, and is given up at the first fault."""
 
     phase: Literal["idle", "staged", "trying", "proving"]
@@ -73,7 +73,7 @@ class UpdateState(_Part, frozen=True, kw_only=True):
     last: UpdateOutcome | None
 
 
-class StateDocument(_Part, kw_only=True, frozen=True):
+class StateDocument(MessagePart, kw_only=True, frozen=True):
     """Retained: the birth document, and (state "offline") the last will. Sent again when the
     camera's state or the bundle changes, an update goes on, or a command stops or starts the
     inspection.

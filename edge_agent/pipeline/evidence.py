@@ -9,11 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_agent.config.config import Evidence
+from edge_agent.config.config import EvidenceConfig
 from edge_agent.frame import Image
 
 
-class Allowance:
+class RateLimit:
     """A bucket that fills by `per_minute`, and holds as many."""
 
     def __init__(self, per_minute: int, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +35,7 @@ _JPEG_MAX_PX = 65_500
 """Of a side; the encoder raises beyond."""
 
 
-def jpeg(image: Image, rules: Evidence) -> tuple[bytes, tuple[int, int]]:
+def jpeg(image: Image, rules: EvidenceConfig) -> tuple[bytes, tuple[int, int]]:
     """The JPEG of `image`, uint8 (lines, pixels) or RGB (lines, pixels, 3), halved until
     `max_bytes` hold it, and its own (lines, pixels)."""
     shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

@@ -20,11 +20,11 @@ from edge_agent.config.config import Config
 from edge_agent.delivery.delivery import Delivery, Draft
 from edge_agent.errors import EdgeError
 from edge_agent.frame import Frame, Gap, GapReason, Region
-from edge_agent.inspection.gate import Verdict
+from edge_agent.inspection.gate import GateDecision
 from edge_agent.inspection.models import Models
-from edge_agent.inspection.strip import Place, Strip, untold
+from edge_agent.inspection.strip import DefectPosition, StripTracker, untold
 from edge_agent.messages import events
-from edge_agent.pipeline.evidence import Allowance, jpeg
+from edge_agent.pipeline.evidence import RateLimit, jpeg
 from edge_agent.pipeline.tally import Tally
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _GRAB_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class AgentIdentity:
     """Who speaks; `boot_id` is new at every start of the agent."""
 
     agent: str
@@ -44,7 +44,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inspected:
+class Inspection:
     """A frame that was judged, by which bundle and in what time; or `failed` on it."""
 
     frame: Frame
@@ -63,22 +63,22 @@ class Pipeline:
         models: Models,
         camera: Camera,
         delivery: Delivery,
-        identity: Identity,
+        identity: AgentIdentity,
         frame_limit: int | None = None,
     ) -> None:
         self._models, self._camera = models, camera
         self._delivery, self._who, self._limit = delivery, identity, frame_limit
-        self._strip = Strip(
+        self._strip = StripTracker(
             config.strip.pixel_width_mm,
             config.strip.line_length_mm,
             lambda frame, index: f"{identity.boot_id[:8]}-{frame.frame_id}-{index}",
         )
         self.tally = Tally()
         self.failure: EdgeError | None = None
-        self.observer: Callable[[Inspected], None] | None = None
+        self.observer: Callable[[Inspection], None] | None = None
         """Told of each judged frame by the inference thread: it must not wait, nor raise."""
         self._evidence = config.evidence
-        self._pictures = Allowance(config.evidence.per_minute)
+        self._pictures = RateLimit(config.evidence.per_minute)
         self._wanted: queue.SimpleQueue[Frame] | None = None
         self._why_stopped = ""
         self._queue: queue.Queue[Frame | Gap | None] = queue.Queue(config.queues.frames)
@@ -228,7 +228,7 @@ class Pipeline:
         observer = self.observer
         if observer:
             judged_ms = _ms(time.monotonic_ns() - began)
-            observer(Inspected(frame, models.ref.sha256, judged_ms, failed))
+            observer(Inspection(frame, models.ref.sha256, judged_ms, failed))
 
     def _inspect(self, frame: Frame, models: Models, began: int) -> None:
         times = {"wait": _ms(began - frame.captured_monotonic_ns)}
@@ -270,16 +270,16 @@ class Pipeline:
         self,
         frame: Frame,
         models: Models,
-        verdict: Verdict,
+        verdict: GateDecision,
         found: tuple[Region, ...],
-        places: tuple[Place, ...],
+        places: tuple[DefectPosition, ...],
         times: dict[str, float],
     ) -> events.DefectEvent:
         lines, pixels = frame.image.shape[:2]
         return events.DefectEvent(
             **self._common(frame),
             line_count=lines,
-            repeated_lines=frame.repeated_lines,
+            overlap_lines=frame.overlap_lines,
             encoder_count=frame.encoder_count,
             encoder_end=frame.encoder_end,
             source=frame.source,
@@ -343,12 +343,12 @@ def _gap(frame: Frame, reason: GapReason, detail: str) -> Gap:
     return Gap(
         reason=reason,
         frame_id=frame.frame_id,
-        first_line=frame.first_line + frame.repeated_lines,
+        first_line=frame.first_line + frame.overlap_lines,
         line_count=frame.new_lines,
         captured_utc_ns=frame.captured_utc_ns,
         captured_monotonic_ns=frame.captured_monotonic_ns,
         detail=detail,
-        encoder_count=frame.encoder_at(frame.first_line + frame.repeated_lines),
+        encoder_count=frame.encoder_at(frame.first_line + frame.overlap_lines),
         encoder_end=frame.encoder_end,
     )
 

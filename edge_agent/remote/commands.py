@@ -33,7 +33,7 @@ from edge_agent.messages.commands import (
     SetCoilCommand,
     StageCommand,
 )
-from edge_agent.pipeline.evidence import Allowance, jpeg
+from edge_agent.pipeline.evidence import RateLimit, jpeg
 
 MAX_PAYLOAD_BYTES = 64 << 10
 _MAX_CORRELATION_BYTES = 1024
@@ -43,11 +43,11 @@ _REMEMBERED = 256
 _log = logging.getLogger(__name__)
 
 
-class Refused(EdgeError):
+class CommandRefused(EdgeError):
     """The sender of the command must act."""
 
 
-class Line(Protocol):
+class CommandTarget(Protocol):
     """What a command can reach; each is called in the commands' thread."""
 
     def status(self) -> dict[str, Any]: ...
@@ -71,7 +71,7 @@ Say = Callable[..., None]
 """`say(topic, payload, correlation_data=…)`: sent, not spooled."""
 
 
-class Remote(threading.Thread):
+class CommandReceiver(threading.Thread):
     """`receive` from any thread; the commands are done one after the other, in a thread."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Remote(threading.Thread):
         *,
         config: Config,
         boot_id: str,
-        line: Line,
+        line: CommandTarget,
         say: Say,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,7 +89,7 @@ class Remote(threading.Thread):
         self._agent, self._line, self._say = config.agent.name, line, say
         self._waiting: queue.Queue[Incoming | None] = queue.Queue(_MAX_WAITING)
         self._done: OrderedDict[str, tuple[str, bytes, Reply]] = OrderedDict()
-        self._allowance = Allowance(self._rules.per_minute, clock_s)
+        self._allowance = RateLimit(self._rules.per_minute, clock_s)
         self._counts: Counter[str] = Counter()
 
     @property
@@ -191,9 +191,9 @@ class Remote(threading.Thread):
         try:
             found = [p for p in Path(self._rules.bundle_folder).iterdir() if p.name == name]
         except OSError as error:
-            raise Refused(f"stage: commands.bundle_folder: {error.strerror}") from None
+            raise CommandRefused(f"stage: commands.bundle_folder: {error.strerror}") from None
         if not found or found[0].is_symlink():
-            raise Refused(f"stage: {name} is not in commands.bundle_folder")
+            raise CommandRefused(f"stage: {name} is not in commands.bundle_folder")
         return found[0]
 
     def _picture(self, command: PictureCommand) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def write(config: SimulatedCamera, strips: int, frames: int, out: Path) -> Itera
 
     Yields the number written after each.
 
-    images/NAME.png, masks/NAME.png (class index per pixel, 0 sound) and labels.csv with file,
+    images/NAME.png, masks/NAME.png (class index per pixel, 0 defect-free) and labels.csv with file,
     class_name and class_id (the class with most pixels) and defect_pixels. defects.csv has a row
     for each defect on each frame: class, box in px, area_px, and its contrast.
     """

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.config.camera import SimulatedCamera
 from edge_agent.frame import ClassMap, Image
+from edge_agent.simulation.marks import DEFECTS, HARMLESS_MARKS, Field
 
 
 def strip_of(config: SimulatedCamera) -> SteelStrip:
@@ -38,8 +38,6 @@ def strip_of(config: SimulatedCamera) -> SteelStrip:
 
 
 CLASS_NAMES = ("pit", "scratch", "abrasion", "rolled_in_scale")
-
-Field = NDArray[np.float32]
 
 _BLOCK_LINES = 256  # lines rendered at a time; not visible in the result
 _GRAIN_PITCH_LINES = 48
@@ -63,7 +61,7 @@ class SteelSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mark:
+class SteelDefect:
     """A defect (`class_id` 1..4) or a harmless mark (0) on the strip.
 
     `gain` multiplies the steel's grey level, shape (lines, pixels); `mask` is the truth.
@@ -78,111 +76,6 @@ class Mark:
     mask: NDArray[np.bool_]
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[int, int]) -> Field:
-    """Value noise of unit variance: random knots `cell` apart (lines, pixels), interpolated."""
-    knots = rng.standard_normal(
-        (shape[0] // cell[0] + 2, shape[1] // cell[1] + 2), dtype=np.float32
-    )
-    noise = cv2.resize(knots, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(noise / (noise.std() + 1e-6), dtype=np.float32)
-
-
-def _ellipse(height: int, width: int) -> Field:
-    """Distance from the centre in units of the half axes: 0 at the centre, 1 on the rim."""
-    y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
-    x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
-    return np.hypot(y[:, None], x[None, :])
-
-
-def _pits(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A cluster of small dark hollows, each with a lit edge on the side away from the lamp."""
-    height, width = int(rng.integers(60, 200)), int(rng.integers(80, 260))
-    gain = np.zeros((height, width), np.float32)
-    mask = np.zeros((height, width), np.bool_)
-    for _ in range(int(rng.integers(3, 12))):
-        h, w = int(rng.integers(12, 26)), int(rng.integers(12, 30))
-        y, x = int(rng.integers(0, height - h)), int(rng.integers(0, width - w))
-        r = _ellipse(h, w)
-        lit = np.linspace(-0.6, 1.0, h, dtype=np.float32)[:, None]
-        hollow = -np.clip(1.4 - r, 0, 1) + 0.7 * lit * np.exp(-(((r - 0.85) / 0.2) ** 2))
-        inside = r < 1
-        np.copyto(gain[y : y + h, x : x + w], hollow, where=inside)
-        mask[y : y + h, x : x + w] |= inside
-    return contrast * 1.3 * gain, mask
-
-
-def _scratch(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A thin bright groove along the strip that wanders a little and fades at both ends."""
-    height, thick = int(rng.integers(140, 700)), float(rng.uniform(7, 16))
-    drift = rng.uniform(-0.12, 0.12) * height
-    wander = _smooth_noise(rng, (height, 1), (120, 1))[:, 0] * 6
-    centre = np.linspace(0, drift, height, dtype=np.float32) + wander
-    centre += 24 - centre.min()
-    x = np.arange(int(centre.max()) + 24, dtype=np.float32)
-    away = np.abs(x[None, :] - centre[:, None]) / (thick / 2)
-    ends = np.minimum(1, np.minimum(np.arange(height) + 1, height - np.arange(height)) / 12)
-    uneven = 1 + 0.2 * _smooth_noise(rng, (height, 1), (20, 1))
-    profile = np.clip(1.5 - away, 0, 1) - 0.35 * np.exp(-(((away - 1.5) / 0.35) ** 2))
-    return (contrast * profile * ends[:, None] * uneven).astype(np.float32), away < 1
-
-
-def _abrasion(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A broad scuffed area: fine slanted hatching, brighter on the whole."""
-    height, width = int(rng.integers(90, 360)), int(rng.integers(160, 560))
-    rim = _ellipse(height, width) + 0.12 * _smooth_noise(rng, (height, width), (40, 60))
-    y = np.arange(height, dtype=np.float32)[:, None]
-    x = np.arange(width, dtype=np.float32)[None, :]
-    slant, pitch = rng.uniform(-1.2, 1.2), rng.uniform(16, 30)
-    phase = (x + slant * y) / pitch * 2 * np.pi
-    hatch = np.sin(phase + 1.5 * _smooth_noise(rng, (height, width), (48, 48)))
-    inside = np.clip((1 - rim) / 0.12, 0, 1)
-    return (contrast * inside * (0.55 + 0.75 * hatch)).astype(np.float32), rim < 0.94
-
-
-def _scale(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A patch of rolled-in scale: dark, mottled, with a ragged sharp edge."""
-    height, width = int(rng.integers(60, 260)), int(rng.integers(90, 380))
-    ragged = 0.16 * _smooth_noise(rng, (height, width), (22, 30))
-    rim = _ellipse(height, width) + ragged
-    mottle = _smooth_noise(rng, (height, width), (9, 14))
-    inside = np.clip((0.9 - rim) / 0.05, 0, 1)
-    return (contrast * inside * (-0.85 + 0.5 * mottle)).astype(np.float32), rim < 0.875
-
-
-def _oil(rng: np.random.Generator) -> Field:
-    """A smooth dark smear along the strip with soft edges."""
-    height, width = int(rng.integers(150, 700)), int(rng.integers(60, 300))
-    fade = np.clip(1 - _ellipse(height, width), 0, 1)
-    return (-rng.uniform(0.1, 0.45) * fade * fade * (3 - 2 * fade)).astype(np.float32)
-
-
-def _drops(rng: np.random.Generator) -> Field:
-    """Water drops: a few round, soft, very bright spots that mirror the lamp."""
-    height, width = int(rng.integers(40, 160)), int(rng.integers(60, 240))
-    gain = np.zeros((height, width), np.float32)
-    for _ in range(int(rng.integers(2, 8))):
-        size = int(rng.integers(14, 34))
-        y, x = int(rng.integers(0, height - size)), int(rng.integers(0, width - size))
-        spot = np.clip(1 - _ellipse(size, size), 0, 1)
-        np.maximum(gain[y : y + size, x : x + size], spot, out=gain[y : y + size, x : x + size])
-    return gain * np.float32(rng.uniform(0.4, 1.4))
-
-
-def _dust(rng: np.random.Generator) -> Field:
-    """Scattered one- and two-pixel specks, dark or bright."""
-    height, width = int(rng.integers(80, 240)), int(rng.integers(200, 700))
-    gain = np.zeros((height, width), np.float32)
-    count = int(rng.integers(8, 40))
-    y, x = rng.integers(1, height, count), rng.integers(1, width, count)
-    gain[y, x] = gain[y - 1, x] = gain[y, x - 1] = rng.uniform(-0.6, 0.9, count)
-    return gain
-
-
-_DEFECTS: tuple[Callable[[np.random.Generator, float], tuple[Field, NDArray[np.bool_]]], ...]
-_DEFECTS = (_pits, _scratch, _abrasion, _scale)
-_HARMLESS_MARKS = (_oil, _drops, _dust)
-
-
 class SteelStrip:
     """One endless strip. `render` gives pixels, `truth` the class map, `line_period_s` the speed.
 
@@ -192,7 +85,7 @@ class SteelStrip:
     def __init__(self, seed: int, settings: SteelSettings | None = None) -> None:
         self.seed = seed
         self.settings = settings or SteelSettings()
-        self._marks: OrderedDict[tuple[int, int], tuple[Mark, ...]] = OrderedDict()
+        self._marks: OrderedDict[tuple[int, int], tuple[SteelDefect, ...]] = OrderedDict()
         self._blocks: OrderedDict[int, Image] = OrderedDict()
         rng = self._rng(_COIL, 0)
         self._level = rng.uniform(70, 125)
@@ -209,18 +102,19 @@ class SteelStrip:
         return self._cut(first_line, line_count, self._block, self._blocks, 4)
 
     def truth(self, first_line: int, line_count: int) -> ClassMap:
-        """The class map of the same lines, uint8 (line_count, width_px): 0 sound, 1..4 defects."""
+        """The class map of the same lines, uint8 (line_count, width_px): 0 defect-free, 1..4
+        defects."""
         classes = np.zeros((line_count, self.settings.width_px), np.uint8)
         for mark in self.defects(first_line, line_count):
             on_strip, on_mark = self._overlap(mark, first_line, line_count)
             classes[on_strip][mark.mask[on_mark]] = mark.class_id
         return classes
 
-    def defects(self, first_line: int, line_count: int) -> tuple[Mark, ...]:
+    def defects(self, first_line: int, line_count: int) -> tuple[SteelDefect, ...]:
         """The defects that touch these lines, in the order they were laid on the strip."""
         return tuple(self._marks_on(_DEFECT, first_line, line_count))
 
-    def mask_of(self, mark: Mark, first_line: int, line_count: int) -> NDArray[np.bool_]:
+    def mask_of(self, mark: SteelDefect, first_line: int, line_count: int) -> NDArray[np.bool_]:
         """Where `mark` lies on these lines, bool (line_count, width_px), even under a later one."""
         mask = np.zeros((line_count, self.settings.width_px), np.bool_)
         on_strip, on_mark = self._overlap(mark, first_line, line_count)
@@ -291,7 +185,7 @@ class SteelStrip:
         turn = ((at - low) * (np.pi / 2)).astype(np.float32)[:, None]
         return np.asarray(np.cos(turn) * rows[low] + np.sin(turn) * rows[low + 1], np.float32)
 
-    def _marks_on(self, kind: int, first_line: int, line_count: int) -> Iterator[Mark]:
+    def _marks_on(self, kind: int, first_line: int, line_count: int) -> Iterator[SteelDefect]:
         start = max(0, first_line - _MAX_MARK_LINES) // _BLOCK_LINES
         for slot in range(start, (first_line + line_count - 1) // _BLOCK_LINES + 1):
             for mark in self._slot(kind, slot):
@@ -301,7 +195,7 @@ class SteelStrip:
                 ):
                     yield mark
 
-    def _slot(self, kind: int, slot: int) -> tuple[Mark, ...]:
+    def _slot(self, kind: int, slot: int) -> tuple[SteelDefect, ...]:
         """The marks that begin within one block of lines."""
         if (kind, slot) not in self._marks:
             rng, setting = self._rng(kind, slot), self.settings
@@ -313,15 +207,15 @@ class SteelStrip:
                 self._marks.popitem(last=False)
         return self._marks[kind, slot]
 
-    def _defect(self, rng: np.random.Generator, slot: int) -> Mark:
+    def _defect(self, rng: np.random.Generator, slot: int) -> SteelDefect:
         class_id = int(rng.integers(1, 5))
         low, high = self.settings.min_contrast, self.settings.max_contrast
         contrast = float(low * (high / low) ** rng.uniform())
-        gain, mask = _DEFECTS[class_id - 1](rng, contrast)
+        gain, mask = DEFECTS[class_id - 1](rng, contrast)
         return self._place(rng, slot, class_id, contrast, gain, mask)
 
-    def _harmless(self, rng: np.random.Generator, slot: int) -> Mark:
-        gain = _HARMLESS_MARKS[int(rng.integers(len(_HARMLESS_MARKS)))](rng)
+    def _harmless(self, rng: np.random.Generator, slot: int) -> SteelDefect:
+        gain = HARMLESS_MARKS[int(rng.integers(len(HARMLESS_MARKS)))](rng)
         return self._place(rng, slot, 0, 0.0, gain, np.zeros(gain.shape, np.bool_))
 
     def _place(
@@ -332,15 +226,15 @@ class SteelStrip:
         contrast: float,
         gain: Field,
         mask: NDArray[np.bool_],
-    ) -> Mark:
+    ) -> SteelDefect:
         line = slot * _BLOCK_LINES + int(rng.integers(_BLOCK_LINES))
         # A mark may hang over an edge of the strip by a quarter of its width.
         hang = gain.shape[1] // 4
         room = max(1, self.settings.width_px - gain.shape[1] + 2 * hang)
-        return Mark(class_id, line, int(rng.integers(room)) - hang, contrast, gain, mask)
+        return SteelDefect(class_id, line, int(rng.integers(room)) - hang, contrast, gain, mask)
 
     def _overlap(
-        self, mark: Mark, first_line: int, line_count: int
+        self, mark: SteelDefect, first_line: int, line_count: int
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Index of the common part: on the asked lines, and on the mark."""
         height, width = mark.gain.shape

@@ -13,7 +13,7 @@ from edge_agent.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 
-class StateLock:
+class InstanceLock:
     """Held once constructed, until `release` or the end of the process.
 
     A disk that fails is no mistake of whoever named it, and no reason not to inspect.

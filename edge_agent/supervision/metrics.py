@@ -14,7 +14,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from edge_agent.errors import ConfigError
-from edge_agent.supervision.status_file import Status
+from edge_agent.supervision.status_file import AgentStatus
 
 _REQUEST_TIMEOUT_S = 5.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -57,7 +57,7 @@ class MetricsServer:
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
-    def show(self, status: Status) -> None:
+    def show(self, status: AgentStatus) -> None:
         self._text = "".join(f"{line}\n" for line in render(status)).encode()
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class _Server(TCPServer):
         """A reader who hung up is no error of ours."""
 
 
-def render(status: Status) -> Iterator[str]:
+def render(status: AgentStatus) -> Iterator[str]:
     """The lines of the exposition format, times in seconds as its users expect."""
     for name, kind, text, samples in _families(status):
         yield f"# HELP linegate_{name} {text}."
@@ -87,7 +87,7 @@ def render(status: Status) -> Iterator[str]:
 _Family = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 
 
-def _families(status: Status) -> Iterator[_Family]:
+def _families(status: AgentStatus) -> Iterator[_Family]:
     health = status.health
     yield "info", "gauge", "What runs", [(_info(status), 1)]
     for name, text, count in (
@@ -127,7 +127,7 @@ def _families(status: Status) -> Iterator[_Family]:
     yield "latency_seconds", "gauge", "Of the last 20,000 frames of a stage", latency
 
 
-def _info(status: Status) -> dict[str, str]:
+def _info(status: AgentStatus) -> dict[str, str]:
     bundle = status.bundle
     return {
         "agent": status.agent,

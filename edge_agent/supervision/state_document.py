@@ -10,18 +10,18 @@ import threading
 from collections.abc import Callable
 
 from edge_agent.camera import CameraStatus
-from edge_agent.inspection.models import Stages
+from edge_agent.inspection.models import LoadedBundle
 from edge_agent.messages import events, state
-from edge_agent.update.record import Record, Slot
+from edge_agent.update.record import BundleSlot, UpdateRecord
 from edge_agent.version import VERSION
 
 
-class Standing:
+class StateKeeper:
     def __init__(
         self,
         boot_id: str,
-        stages: Stages,
-        record: Record,
+        stages: LoadedBundle,
+        record: UpdateRecord,
         camera: CameraStatus,
         *,
         say: Callable[[state.StateDocument], None],
@@ -34,7 +34,7 @@ class Standing:
         self._saying = threading.Lock()
 
     @property
-    def stages(self) -> Stages:
+    def stages(self) -> LoadedBundle:
         """Of the bundle that runs."""
         return self._stages
 
@@ -50,7 +50,7 @@ class Standing:
             update=_update_state(self._record),
         )
 
-    def update_went_on(self, stages: Stages, record: Record) -> None:
+    def update_went_on(self, stages: LoadedBundle, record: UpdateRecord) -> None:
         self._stages, self._record = stages, record
         self._tell()
 
@@ -79,9 +79,9 @@ def _camera_state(status: CameraStatus) -> state.CameraState:
     )
 
 
-def _update_state(record: Record) -> state.UpdateState | None:
+def _update_state(record: UpdateRecord) -> state.UpdateState | None:
     """As it is published; None where there never was an update."""
-    if record == Record():
+    if record == UpdateRecord():
         return None
     last = record.last
     return state.UpdateState(
@@ -99,5 +99,5 @@ def _update_state(record: Record) -> state.UpdateState | None:
     )
 
 
-def _named(slot: Slot) -> state.UpdateBundle:
+def _named(slot: BundleSlot) -> state.UpdateBundle:
     return state.UpdateBundle(name=slot.name, version=slot.version, sha256=slot.sha256)

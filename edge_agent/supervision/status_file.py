@@ -20,7 +20,7 @@ from edge_agent.messages.health import HealthDocument
 _MAX_BYTES = 1 << 20
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`stages`: seconds since each last came round. `stuck`: those that stand still.
 
     `until_monotonic_s`: when the next one should have been written by, with room to spare.
@@ -43,16 +43,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     health: HealthDocument
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`well`: running, and nothing in `troubles`. Each trouble is one line with what to do."""
 
     running: bool
     well: bool
     troubles: tuple[str, ...]
-    status: Status | None
+    status: AgentStatus | None
 
 
-def write(path: Path, status: Status) -> None:
+def write(path: Path, status: AgentStatus) -> None:
     """Replace the file as a whole. Raises OSError."""
     new = path.with_name(path.name + ".new")
     new.write_bytes(msgspec.json.encode(status))
@@ -64,12 +64,12 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def ask(path: Path, now_monotonic_s: float) -> Answer:
+def ask(path: Path, now_monotonic_s: float) -> StatusAnswer:
     """What the file says, held against the kernel and the clock."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES} bytes")
-        status = msgspec.json.decode(path.read_bytes(), type=Status)
+        status = msgspec.json.decode(path.read_bytes(), type=AgentStatus)
     except FileNotFoundError:
         return _down(f"not running: there is no {path}", None)
     except OSError as error:
@@ -79,7 +79,7 @@ def ask(path: Path, now_monotonic_s: float) -> Answer:
     if process_start(status.process_id) != status.process_start:
         return _down(f"not running: process {status.process_id} ended without a word", status)
     troubles = tuple(_troubles(status, now_monotonic_s))
-    return Answer(running=True, well=not troubles, troubles=troubles, status=status)
+    return StatusAnswer(running=True, well=not troubles, troubles=troubles, status=status)
 
 
 def process_start(process_id: int) -> int | None:
@@ -97,11 +97,11 @@ def here() -> tuple[int, int]:
     return os.getpid(), process_start(os.getpid()) or 0
 
 
-def _down(why: str, status: Status | None) -> Answer:
-    return Answer(running=False, well=False, troubles=(why,), status=status)
+def _down(why: str, status: AgentStatus | None) -> StatusAnswer:
+    return StatusAnswer(running=False, well=False, troubles=(why,), status=status)
 
 
-def _troubles(status: Status, now_monotonic_s: float) -> list[str]:
+def _troubles(status: AgentStatus, now_monotonic_s: float) -> list[str]:
     found = []
     late_s = now_monotonic_s - status.until_monotonic_s
     if late_s > 0:

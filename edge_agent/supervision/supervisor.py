@@ -29,7 +29,7 @@ _STATUS_S = 5.0
 """The status file is replaced as often, or with each health document if they come more often."""
 
 
-class Tender:
+class Supervisor:
     """`look` often, from one thread; `close` at the end."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Tender:
             + (f"; {', '.join(stuck)} stands still" if stuck else "")
         )
         config, (process_id, process_start) = self._config, self._process
-        document = status_file.Status(
+        document = status_file.AgentStatus(
             process_id=process_id,
             process_start=process_start,
             agent=config.agent.name,

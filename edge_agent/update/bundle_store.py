@@ -25,7 +25,7 @@ from edge_agent.bundle import reader, version_history
 from edge_agent.bundle.manifest import MANIFEST, Bundle
 from edge_agent.bundle.signature import MAX_BYTES, SIGNATURE, Trust
 from edge_agent.errors import BundleError
-from edge_agent.update.record import Record, Slot, UpdateError
+from edge_agent.update.record import BundleSlot, UpdateError, UpdateRecord
 
 _MAX_RECORD_BYTES = 1 << 16
 _SPARE_BYTES = 64 << 20
@@ -35,7 +35,7 @@ _LOCK_WAIT_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Slots:
+class BundleStore:
     """Used by the agent and by the commands at once; each change is made under a lock."""
 
     def __init__(self, state_dir: Path, *, at: Callable[[str], None] = lambda step: None) -> None:
@@ -44,7 +44,7 @@ class Slots:
         self._record, self._store = self._root / "record.json", self._root / "store"
         self._incoming = self._root / "incoming"
 
-    def folder(self, slot: Slot) -> Path:
+    def folder(self, slot: BundleSlot) -> Path:
         return self._store / slot.sha256
 
     @property
@@ -64,7 +64,7 @@ class Slots:
             return None
         return found.st_ino, found.st_mtime_ns
 
-    def read(self) -> Record:
+    def read(self) -> UpdateRecord:
         """As it stands; a damaged one is reported and made anew from what ran here."""
         try:
             return self._parsed()
@@ -72,7 +72,7 @@ class Slots:
             _log.error("%s: %s; made anew from the versions that ran here", self._record, error)
             return self._rebuilt()
 
-    def change(self, to: Callable[[Record], Record]) -> Record:
+    def change(self, to: Callable[[UpdateRecord], UpdateRecord]) -> UpdateRecord:
         """Write what `to` makes of the record, then drop the bundles that it no longer names.
 
         Raises UpdateError, also where the disk cannot be written: then nothing has changed.
@@ -90,8 +90,12 @@ class Slots:
             raise _on_disk(error) from None
 
     def stage(
-        self, source: Path, trust: Trust, max_bytes: int, to: Callable[[Record, Bundle], Record]
-    ) -> Record:
+        self,
+        source: Path,
+        trust: Trust,
+        max_bytes: int,
+        to: Callable[[UpdateRecord, Bundle], UpdateRecord],
+    ) -> UpdateRecord:
         """Bring a bundle into the store and write the record that `to` makes of it.
 
         Raises BundleError for a bundle that may not run here, UpdateError for the rest.
@@ -169,7 +173,7 @@ class Slots:
         durable.sync_folder(self._store)
         self._at("in store")
 
-    def _prune(self, record: Record) -> None:
+    def _prune(self, record: UpdateRecord) -> None:
         for place in self._store.iterdir():
             if place.name not in record.kept:
                 self._at("prune")
@@ -182,24 +186,27 @@ class Slots:
 
     # The record.
 
-    def _parsed(self) -> Record:
+    def _parsed(self) -> UpdateRecord:
         try:
-            return durable.read_json(self._record, Record, _MAX_RECORD_BYTES)
+            return durable.read_json(self._record, UpdateRecord, _MAX_RECORD_BYTES)
         except (FileNotFoundError, NotADirectoryError):
-            return Record()
+            return UpdateRecord()
         except OSError as error:
             raise ValueError(error.strerror) from None
 
-    def _rebuilt(self) -> Record:
+    def _rebuilt(self) -> UpdateRecord:
         """The newest bundle in the store that is known to have run."""
         found = [
-            (place.stat().st_mtime_ns, Slot(sha256=ran.sha256, name=name, version=ran.version))
+            (
+                place.stat().st_mtime_ns,
+                BundleSlot(sha256=ran.sha256, name=name, version=ran.version),
+            )
             for name, ran in version_history.highest(self._state_dir).items()
             if (place := self._store / ran.sha256).is_dir()
         ]
-        return Record(active=max(found, key=lambda one: one[0])[1] if found else None)
+        return UpdateRecord(active=max(found, key=lambda one: one[0])[1] if found else None)
 
-    def _sound(self) -> tuple[Record, bool]:
+    def _sound(self) -> tuple[UpdateRecord, bool]:
         """The record, and whether it was damaged; then the file is set aside."""
         try:
             return self._parsed(), False
@@ -208,7 +215,7 @@ class Slots:
             durable.set_aside(self._record)
             return record, True
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: UpdateRecord) -> None:
         temporary = self._root / ".record.json.new"
         self._at(f"write {record.phase}")
         durable.write_json(temporary, record)
@@ -253,9 +260,11 @@ class Slots:
             os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def slot_of(bundle: Bundle, *, forced: bool = False) -> Slot:
+def slot_of(bundle: Bundle, *, forced: bool = False) -> BundleSlot:
     manifest = bundle.manifest
-    return Slot(sha256=bundle.sha256, name=manifest.name, version=manifest.version, forced=forced)
+    return BundleSlot(
+        sha256=bundle.sha256, name=manifest.name, version=manifest.version, forced=forced
+    )
 
 
 def _copy(source: Path, target: Path, limit_bytes: int) -> None:

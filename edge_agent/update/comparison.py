@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from edge_agent.config.config import Update
+from edge_agent.config.config import UpdateConfig
 from edge_agent.messages.state import TrialReport
 
 _SHOWN_FRAMES = 20
@@ -15,7 +15,7 @@ MIN_FRAMES = 20
 """What a trial that ends by time must have seen, or all of `trial_frames` where they are fewer."""
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class FrameJudgement(msgspec.Struct, frozen=True, kw_only=True):
     """What one bundle made of a frame. `error` is why it failed on it, or ""."""
 
     suspect: bool = False
@@ -24,26 +24,26 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class FrameComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A frame as both bundles judged it; `both_px` and `either_px` are where they saw defects."""
 
     frame_id: int
-    running: Judgement
-    candidate: Judgement
+    running: FrameJudgement
+    candidate: FrameJudgement
     both_px: int = 0
     either_px: int = 0
 
 
-class Comparison:
+class BundleComparison:
     """Looks are added as they come; `report` sums them up at any time."""
 
     def __init__(self) -> None:
-        self._looks: list[Look] = []
+        self._looks: list[FrameComparison] = []
         self._errors = [0, 0]
         self._live_ms: list[float] = []
         self.first_error = ""
 
-    def add(self, look: Look, live_ms: float) -> None:
+    def add(self, look: FrameComparison, live_ms: float) -> None:
         """`live_ms`: what the running bundle took for the frame on the line."""
         failed = [bool(look.running.error), bool(look.candidate.error)]
         self._errors = [n + more for n, more in zip(self._errors, failed, strict=True)]
@@ -72,14 +72,14 @@ class Comparison:
             frames=self.frames,
             errors_running=self._errors[0],
             errors_candidate=self._errors[1],
-            turned_suspect=sum(one.candidate.suspect for one in turned),
-            turned_clean=sum(one.running.suspect for one in turned),
+            changed_to_suspect=sum(one.candidate.suspect for one in turned),
+            changed_to_clean=sum(one.running.suspect for one in turned),
             turned_frames=tuple(one.frame_id for one in turned[:_SHOWN_FRAMES]),
             defective_running=sum(one.running.defects > 0 for one in both),
             defective_candidate=sum(one.candidate.defects > 0 for one in both),
             defects_running=sum(one.running.defects for one in both),
             defects_candidate=sum(one.candidate.defects for one in both),
-            mask_overlap=round(sum(one.both_px for one in both) / either, 4) if either else 1.0,
+            mask_iou=round(sum(one.both_px for one in both) / either, 4) if either else 1.0,
             p50_ms_running=_percentile(old_ms, 50),
             p50_ms_candidate=_percentile(new_ms, 50),
             p95_ms_running=_percentile(old_ms, 95),
@@ -89,17 +89,17 @@ class Comparison:
         )
 
 
-def is_over(frames: int, took_s: float, rules: Update) -> bool:
+def is_over(frames: int, took_s: float, rules: UpdateConfig) -> bool:
     enough = min(MIN_FRAMES, rules.trial_frames)
     return frames >= rules.trial_frames or (took_s >= rules.trial_s and frames >= enough)
 
 
-def hopeless(comparison: Comparison, rules: Update) -> bool:
+def hopeless(comparison: BundleComparison, rules: UpdateConfig) -> bool:
     """More errors than the rest of the trial could make good."""
     return comparison.errors > rules.max_error_share * rules.trial_frames
 
 
-def objection(comparison: Comparison, rules: Update) -> str:
+def objection(comparison: BundleComparison, rules: UpdateConfig) -> str:
     """Why the candidate may not take over, or ""."""
     report = comparison.report()
     share = comparison.errors / max(1, report.frames)
@@ -108,7 +108,7 @@ def objection(comparison: Comparison, rules: Update) -> str:
             f"failed on {comparison.errors} of {report.frames} frames, update.max_error_share is "
             f"{rules.max_error_share:g}: {comparison.first_error}"
         )
-    turned = (report.turned_suspect + report.turned_clean) / max(1, report.frames)
+    turned = (report.changed_to_suspect + report.changed_to_clean) / max(1, report.frames)
     if turned > rules.max_turned_share:
         return (
             f"judges {turned:.1%} of the frames otherwise, update.max_turned_share is "
@@ -127,7 +127,9 @@ def objection(comparison: Comparison, rules: Update) -> str:
     return ""
 
 
-def fault_of_proof(frames: int, failed: int, judged_ms: Sequence[float], rules: Update) -> str:
+def fault_of_proof(
+    frames: int, failed: int, judged_ms: Sequence[float], rules: UpdateConfig
+) -> str:
     """Why a bundle that runs must go, or "". `judged_ms` is judged when all frames are there."""
     if failed > rules.max_error_share * rules.prove_frames:
         return (

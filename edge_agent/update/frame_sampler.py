@@ -12,19 +12,19 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.pipeline.pipeline import Inspection
 
 _MOST_PASSED = 4
 
 
-class Picker:
+class FrameSampler:
     """One frame at a time, while they are picked."""
 
     def __init__(self) -> None:
-        self._picked: queue.Queue[Inspected] = queue.Queue(1)
+        self._picked: queue.Queue[Inspection] = queue.Queue(1)
         self._picking, self._to_pass = False, 0
 
-    def see(self, inspected: Inspected) -> None:
+    def see(self, inspected: Inspection) -> None:
         """In the inference thread."""
         if not self._picking or inspected.failed:
             return
@@ -50,7 +50,7 @@ class Picker:
             while self.take(0.0):
                 pass
 
-    def take(self, wait_s: float) -> Inspected | None:
+    def take(self, wait_s: float) -> Inspection | None:
         try:
             return self._picked.get(timeout=wait_s)
         except queue.Empty:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 
-from edge_agent.config.config import Update
-from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.config.config import UpdateConfig
+from edge_agent.pipeline.pipeline import Inspection
 from edge_agent.update import comparison
 
 
-class Proof:
+class Probation:
     """How the bundle does that runs and is not trusted yet."""
 
-    def __init__(self, sha256: str, rules: Update) -> None:
+    def __init__(self, sha256: str, rules: UpdateConfig) -> None:
         self._sha256, self._rules = sha256, rules
         self._frames = self._failed = 0
         self._judged_ms: deque[float] = deque(maxlen=rules.prove_frames)
 
-    def see(self, inspected: Inspected) -> bool:
+    def see(self, inspected: Inspection) -> bool:
         """In the inference thread. Whether it is a frame of this bundle that failed."""
         if inspected.bundle_sha256 != self._sha256:
             return False

@@ -37,15 +37,15 @@ class UpdateError(EdgeError):
     """The person who stages, cancels or rolls back must act."""
 
 
-class Stale(UpdateError):
+class StaleRecord(UpdateError):
     """The record has moved on under the one who wanted to change it."""
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _RecordPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Slot(_Part, frozen=True, kw_only=True):
+class BundleSlot(_RecordPart, frozen=True, kw_only=True):
     """A bundle in the store. `forced`: a person said that it may run though it is older."""
 
     sha256: Sha256
@@ -57,30 +57,30 @@ class Slot(_Part, frozen=True, kw_only=True):
         return f"{self.name} version {self.version} ({self.sha256[:12]})"
 
 
-class Outcome(_Part, frozen=True, kw_only=True):
+class UpdateResult(_RecordPart, frozen=True, kw_only=True):
     """How the last update ended. `reason` is one line for people, "" when it was committed."""
 
     result: Result
-    bundle: Slot
+    bundle: BundleSlot
     reason: str = ""
     time: str = ""
     report: _Report = None
 
 
-class Record(_Part, frozen=True, kw_only=True):
+class UpdateRecord(_RecordPart, frozen=True, kw_only=True):
     """`configured_sha256`: of the configuration's bundle when `active` took its place; when
     another lies there, a person has put it there since."""
 
     schema_version: Literal[1] = 1
     phase: Phase = "idle"
-    active: Slot | None = None
-    previous: Slot | None = None
-    candidate: Slot | None = None
+    active: BundleSlot | None = None
+    previous: BundleSlot | None = None
+    candidate: BundleSlot | None = None
     trial: bool = True
     attempts: _Count = 0
     configured_sha256: str = ""
     report: _Report = None
-    last: Outcome | None = None
+    last: UpdateResult | None = None
 
     def __post_init__(self) -> None:
         # A record that holds this in no way was not written by us.
@@ -95,7 +95,7 @@ class Record(_Part, frozen=True, kw_only=True):
         return frozenset(s.sha256 for s in (self.active, self.previous, self.candidate) if s)
 
 
-def staged(record: Record, slot: Slot) -> Record:
+def staged(record: UpdateRecord, slot: BundleSlot) -> UpdateRecord:
     """A new candidate; one that nobody has begun to try gives way to it."""
     if record.phase not in ("idle", "staged"):
         raise UpdateError(
@@ -107,7 +107,7 @@ def staged(record: Record, slot: Slot) -> Record:
     return _replace(record, phase="staged", candidate=slot, trial=True, attempts=0, report=None)
 
 
-def begun(record: Record, slot: Slot, limit: int, time: str) -> Record:
+def begun(record: UpdateRecord, slot: BundleSlot, limit: int, time: str) -> UpdateRecord:
     """A try is to begin; or it was one too many, then phase is idle."""
     _expect(record, slot, "staged", "trying")
     if record.attempts >= limit:
@@ -117,12 +117,12 @@ def begun(record: Record, slot: Slot, limit: int, time: str) -> Record:
 
 
 def switched(
-    record: Record,
-    slot: Slot,
-    running: Slot,
+    record: UpdateRecord,
+    slot: BundleSlot,
+    running: BundleSlot,
     configured_sha256: str,
     report: _Report = None,
-) -> Record:
+) -> UpdateRecord:
     """The candidate takes the place of `running`. It has had its first start."""
     _expect(record, slot, "trying" if record.trial else "staged")
     return _replace(
@@ -136,7 +136,7 @@ def switched(
     )
 
 
-def started(record: Record, limit: int, time: str) -> Record:
+def started(record: UpdateRecord, limit: int, time: str) -> UpdateRecord:
     """The agent is to start with `active`; where that crashed it too often, with the one before."""
     if record.phase != "proving":
         return record
@@ -145,26 +145,28 @@ def started(record: Record, limit: int, time: str) -> Record:
     return _replace(record, attempts=record.attempts + 1)
 
 
-def spared(record: Record) -> Record:
+def spared(record: UpdateRecord) -> UpdateRecord:
     """The agent ended, and not through the candidate."""
     if record.phase == "trying":
         return _replace(record, phase="staged", attempts=0)
     return _replace(record, attempts=0) if record.phase == "proving" else record
 
 
-def confirmed(record: Record, slot: Slot, time: str) -> Record:
+def confirmed(record: UpdateRecord, slot: BundleSlot, time: str) -> UpdateRecord:
     _expect(record, slot, "proving")
     return _idle(record, "committed", "", time)
 
 
-def failed(record: Record, slot: Slot, reason: str, time: str, report: _Report) -> Record:
+def failed(
+    record: UpdateRecord, slot: BundleSlot, reason: str, time: str, report: _Report
+) -> UpdateRecord:
     """The candidate is given up; where it was active, the one before is again."""
     _expect(record, slot, "staged", "trying", "proving")
     result: Result = "rolled_back" if record.phase == "proving" else "refused"
     return _idle(_replace(record, report=report or record.report), result, reason, time)
 
 
-def returned(record: Record, time: str) -> Record:
+def returned(record: UpdateRecord, time: str) -> UpdateRecord:
     """By hand: what is under way is given up; else the bundle before the active one comes back."""
     if record.phase == "proving":
         return _idle(record, "rolled_back", "by hand", time)
@@ -176,7 +178,7 @@ def returned(record: Record, time: str) -> Record:
     return _replace(record, phase="staged", candidate=slot, trial=False, attempts=0, report=None)
 
 
-def lost(record: Record, reason: str, time: str) -> Record:
+def lost(record: UpdateRecord, reason: str, time: str) -> UpdateRecord:
     """`active` cannot be loaded any more: the one before it counts, at last the configuration's."""
     if record.phase == "proving":
         return _idle(record, "rolled_back", reason, time)
@@ -185,25 +187,25 @@ def lost(record: Record, reason: str, time: str) -> Record:
     return _replace(record, active=before, previous=None)
 
 
-def configured(record: Record, before: Slot | None) -> Record:
+def configured(record: UpdateRecord, before: BundleSlot | None) -> UpdateRecord:
     """A person has put another bundle where the configuration points, and it can run: it counts."""
-    under_way = record.phase != "proving"
+    in_flight = record.phase != "proving"
     return _replace(
         record,
         active=None,
         previous=before,
         configured_sha256="",
-        phase=record.phase if under_way else "idle",
-        candidate=record.candidate if under_way else None,
-        attempts=record.attempts if under_way else 0,
+        phase=record.phase if in_flight else "idle",
+        candidate=record.candidate if in_flight else None,
+        attempts=record.attempts if in_flight else 0,
     )
 
 
-def _idle(record: Record, result: Result, reason: str, time: str) -> Record:
+def _idle(record: UpdateRecord, result: Result, reason: str, time: str) -> UpdateRecord:
     """The end of an update; what was rolled back is not active any more."""
     if record.candidate is None:  # held by Record: there is none in idle only
-        raise Stale("update: there is no candidate")
-    outcome = Outcome(
+        raise StaleRecord("update: there is no candidate")
+    outcome = UpdateResult(
         result=result, bundle=record.candidate, reason=reason, time=time, report=record.report
     )
     back = result == "rolled_back"
@@ -220,10 +222,10 @@ def _idle(record: Record, result: Result, reason: str, time: str) -> Record:
     )
 
 
-def _expect(record: Record, slot: Slot, *phases: Phase) -> None:
+def _expect(record: UpdateRecord, slot: BundleSlot, *phases: Phase) -> None:
     if record.phase not in phases or record.candidate != slot:
-        raise Stale(f"update: {slot} is not the candidate any more ({record.phase})")
+        raise StaleRecord(f"update: {slot} is not the candidate any more ({record.phase})")
 
 
-def _replace(record: Record, **changes: object) -> Record:
+def _replace(record: UpdateRecord, **changes: object) -> UpdateRecord:
     return msgspec.structs.replace(record, **changes)

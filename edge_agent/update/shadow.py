@@ -12,42 +12,48 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from edge_agent.config.config import Config, Update
-from edge_agent.inspection.models import Stages
+from edge_agent.config.config import Config, UpdateConfig
+from edge_agent.inspection.models import LoadedBundle
 from edge_agent.messages.state import TrialReport
 from edge_agent.update import comparison as trial
-from edge_agent.update.frame_sampler import Picker
-from edge_agent.update.trial_process import Begin, Pick, Sandbox, SandboxError, Side
+from edge_agent.update.frame_sampler import FrameSampler
+from edge_agent.update.trial_process import (
+    ArtifactPick,
+    TrialBundle,
+    TrialProcess,
+    TrialProcessError,
+    TrialRequest,
+)
 
 _FRAME_WAIT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class ShadowResult:
     """`candidate`: with what it would run, None where that is not known. `objection`: why it may
     not take over, or ""."""
 
-    candidate: Side | None
+    candidate: TrialBundle | None
     report: TrialReport | None
     objection: str
 
 
 def rehearse(
     config: Config,
-    running: Stages,
-    candidate: Side,
-    picker: Picker,
+    running: LoadedBundle,
+    candidate: TrialBundle,
+    picker: FrameSampler,
     *,
     go_on: Callable[[], None],
     at: Callable[[str], None],
-) -> Rehearsed:
+) -> ShadowResult:
     """`go_on` is called a few times a second; what it raises ends the rehearsal, and is raised."""
-    begin = Begin(
-        running=Side(
+    begin = TrialRequest(
+        running=TrialBundle(
             str(running.bundle.folder),
             running.bundle.sha256,
-            Pick(running.gate.artifact.file.name, running.gate.provider),
-            Pick(running.segmenter.artifact.file.name, running.segmenter.provider),
+            ArtifactPick(running.gate.artifact.file.name, running.gate.provider),
+            ArtifactPick(running.segmenter.artifact.file.name, running.segmenter.provider),
         ),
         candidate=candidate,
         precision=config.agent.precision,
@@ -55,26 +61,26 @@ def rehearse(
         providers=config.agent.providers,
     )
     try:
-        with Sandbox(begin, go_on) as sandbox:
-            ready = sandbox.ready()
+        with TrialProcess(begin, go_on) as trial_process:
+            ready = trial_process.ready()
             if ready.refusal:
-                return Rehearsed(None, None, ready.refusal)
+                return ShadowResult(None, None, ready.refusal)
             at("opened")
-            comparison = _compared(sandbox, picker, config.update, go_on, at)
-    except SandboxError as error:
-        return Rehearsed(None, None, str(error))
+            comparison = _compared(trial_process, picker, config.update, go_on, at)
+    except TrialProcessError as error:
+        return ShadowResult(None, None, str(error))
     picked = replace(candidate, gate=ready.gate, segmenter=ready.segmenter) if ready.gate else None
-    return Rehearsed(picked, comparison.report(), trial.objection(comparison, config.update))
+    return ShadowResult(picked, comparison.report(), trial.objection(comparison, config.update))
 
 
 def _compared(
-    sandbox: Sandbox,
-    picker: Picker,
-    rules: Update,
+    trial_process: TrialProcess,
+    picker: FrameSampler,
+    rules: UpdateConfig,
     go_on: Callable[[], None],
     at: Callable[[str], None],
-) -> trial.Comparison:
-    comparison = trial.Comparison()
+) -> trial.BundleComparison:
+    comparison = trial.BundleComparison()
     began_s = time.monotonic()
     with picker.picking():
         while not trial.is_over(
@@ -84,6 +90,6 @@ def _compared(
             inspected = picker.take(_FRAME_WAIT_S)
             if inspected is None:
                 continue
-            comparison.add(sandbox.look(inspected.frame), inspected.judged_ms)
+            comparison.add(trial_process.look(inspected.frame), inspected.judged_ms)
             at(f"looked {comparison.frames}")
     return comparison

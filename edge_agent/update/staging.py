@@ -10,8 +10,8 @@ from edge_agent.bundle.manifest import Bundle
 from edge_agent.config.config import Config
 from edge_agent.inspection.models import chosen, trust_of
 from edge_agent.update import record as update
-from edge_agent.update.bundle_store import Slots, slot_of
-from edge_agent.update.record import Record, UpdateError
+from edge_agent.update.bundle_store import BundleStore, slot_of
+from edge_agent.update.record import UpdateError, UpdateRecord
 
 
 def check_fit(config: Config, source: Path) -> None:
@@ -24,11 +24,11 @@ def check_fit(config: Config, source: Path) -> None:
             chosen(config, bundle, stage)
 
 
-def stage(config: Config, slots: Slots, source: Path, *, force: bool = False) -> Record:
+def stage(config: Config, slots: BundleStore, source: Path, *, force: bool = False) -> UpdateRecord:
     """Verified, copied, written down; runs nothing of it. Raises BundleError or UpdateError."""
     configured_sha256 = manifest_sha256(Path(config.agent.bundle))
 
-    def candidate(record: Record, bundle: Bundle) -> Record:
+    def candidate(record: UpdateRecord, bundle: Bundle) -> UpdateRecord:
         slot = slot_of(bundle, forced=force)
         if record.active is None and bundle.sha256 == configured_sha256:
             raise UpdateError(f"update: {slot} is what runs; stage another bundle")

@@ -17,23 +17,23 @@ from pathlib import Path
 from edge_agent.bundle.archive import manifest_sha256
 from edge_agent.config.config import Config
 from edge_agent.errors import BundleError
-from edge_agent.inspection.models import Stages
+from edge_agent.inspection.models import LoadedBundle
 from edge_agent.messages.events import utc
 from edge_agent.update import record as update
-from edge_agent.update.bundle_store import Slots
-from edge_agent.update.record import Record, UpdateError
+from edge_agent.update.bundle_store import BundleStore
+from edge_agent.update.record import UpdateError, UpdateRecord
 
-Load = Callable[[Path | None, bool], Stages]
+Load = Callable[[Path | None, bool], LoadedBundle]
 """`load(folder, allow_older)`: verified and chosen; None is the configuration's bundle."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Running:
+class StartupBundle:
     """`forced`: it may be older than what ran before."""
 
-    stages: Stages
+    stages: LoadedBundle
     forced: bool
     configured_sha256: str
 
@@ -45,7 +45,7 @@ class Running:
 def to_run(config: Config) -> tuple[Path | None, bool]:
     """The folder of the bundle that the next start begins with, None for the configuration's, and
     whether it may be older than what ran. Writes nothing."""
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     record = slots.read()
     configured = manifest_sha256(Path(config.agent.bundle))
     if record.active is None or configured not in ("", record.configured_sha256):
@@ -53,12 +53,12 @@ def to_run(config: Config) -> tuple[Path | None, bool]:
     return slots.folder(record.active), record.active.forced
 
 
-def begin(config: Config, slots: Slots, load: Load, *, allow_older: bool) -> Running:
+def begin(config: Config, slots: BundleStore, load: Load, *, allow_older: bool) -> StartupBundle:
     """The bundle to start with, by the record. Raises what `load` raises for the last one left."""
     folder = Path(config.agent.bundle)
     configured = manifest_sha256(folder)
 
-    def changed(to: Callable[[Record], Record]) -> Record:
+    def changed(to: Callable[[UpdateRecord], UpdateRecord]) -> UpdateRecord:
         try:
             return slots.change(to)
         except UpdateError as error:  # the line does not stop for a disk that is full
@@ -75,7 +75,7 @@ def begin(config: Config, slots: Slots, load: Load, *, allow_older: bool) -> Run
         if stages:
             before = record.previous if record.phase == "proving" else record.active
             changed(partial(update.configured, before=before))
-            return Running(stages, allow_older, stages.bundle.sha256)
+            return StartupBundle(stages, allow_older, stages.bundle.sha256)
     if record.phase == "staged" and not record.trial and record.active and record.candidate:
         back, active = record.candidate, record.active
         record = changed(lambda r: update.switched(r, back, active, r.configured_sha256))
@@ -85,15 +85,15 @@ def begin(config: Config, slots: Slots, load: Load, *, allow_older: bool) -> Run
         slot = record.active
         try:
             stages = load(slots.folder(slot), slot.forced or allow_older)
-            return Running(stages, slot.forced or allow_older, configured)
+            return StartupBundle(stages, slot.forced or allow_older, configured)
         except BundleError as error:
             _log.error("%s does not run any more: %s", slot, error)
             record = changed(partial(update.lost, reason=str(error), time=_now()))
     stages = load(None, allow_older)
-    return Running(stages, allow_older, stages.bundle.sha256)
+    return StartupBundle(stages, allow_older, stages.bundle.sha256)
 
 
-def _put_there_by_hand(load: Load, allow_older: bool) -> Stages | None:
+def _put_there_by_hand(load: Load, allow_older: bool) -> LoadedBundle | None:
     """The configuration's bundle, which is another one than when an update took its place."""
     try:
         stages = load(None, allow_older)
@@ -104,7 +104,7 @@ def _put_there_by_hand(load: Load, allow_older: bool) -> Stages | None:
     return stages
 
 
-def spare(slots: Slots) -> None:
+def spare(slots: BundleStore) -> None:
     """The agent ends in good order; what it tried was not the reason."""
     try:
         if slots.read().phase in ("trying", "proving"):

@@ -5,7 +5,7 @@ crash, a hang or a leak of the candidate ends this process and nothing else. It 
 only where nobody else wants it (nice 19), and both bundles have the same lot.
 
 Frames go through a pipe as they are, all else as msgpack behind its length. `python -m
-edge_agent.sandbox` is not for people.
+edge_agent.update.trial_process` is not for people.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import msgspec
 import numpy as np
 
-from edge_agent.update.comparison import Judgement, Look
+from edge_agent.update.comparison import FrameComparison, FrameJudgement
 
 if TYPE_CHECKING:
     from edge_agent.bundle.manifest import Bundle, Stage
     from edge_agent.frame import ClassMap, Frame, Image
-    from edge_agent.inspection.models import Models, Stages
+    from edge_agent.inspection.models import LoadedBundle, Models
 
 _LENGTH = struct.Struct("<I")
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -39,43 +39,43 @@ _TICK_S = 0.2
 _Message = TypeVar("_Message")
 
 
-class SandboxError(Exception):
+class TrialProcessError(Exception):
     """The process ended, hangs or does not understand: one line on why."""
 
 
-class Pick(msgspec.Struct, frozen=True):
+class ArtifactPick(msgspec.Struct, frozen=True):
     """The artifact of a stage that is run, and on which provider."""
 
     file: str
     provider: str
 
 
-class Side(msgspec.Struct, frozen=True):
+class TrialBundle(msgspec.Struct, frozen=True):
     """A verified bundle; without picks the process chooses as the agent does at its start."""
 
     folder: str
     sha256: str
-    gate: Pick | None = None
-    segmenter: Pick | None = None
+    gate: ArtifactPick | None = None
+    segmenter: ArtifactPick | None = None
 
 
-class Begin(msgspec.Struct, frozen=True):
-    running: Side
-    candidate: Side
+class TrialRequest(msgspec.Struct, frozen=True):
+    running: TrialBundle
+    candidate: TrialBundle
     precision: str
     threads: int
     providers: tuple[str, ...]
 
 
-class Ready(msgspec.Struct, frozen=True):
+class TrialReady(msgspec.Struct, frozen=True):
     """`refusal`: why the candidate cannot run here, or ""; else what it would run."""
 
     refusal: str = ""
-    gate: Pick | None = None
-    segmenter: Pick | None = None
+    gate: ArtifactPick | None = None
+    segmenter: ArtifactPick | None = None
 
 
-class Shown(msgspec.Struct, frozen=True):
+class TrialFrame(msgspec.Struct, frozen=True):
     """A frame; its bytes follow."""
 
     frame_id: int
@@ -85,10 +85,12 @@ class Shown(msgspec.Struct, frozen=True):
 # The agent's end.
 
 
-class Sandbox:
+class TrialProcess:
     """Used as a context; the process is gone at its end."""
 
-    def __init__(self, begin: Begin, go_on: Callable[[], None], stall_s: float = _STALL_S) -> None:
+    def __init__(
+        self, begin: TrialRequest, go_on: Callable[[], None], stall_s: float = _STALL_S
+    ) -> None:
         """`go_on` is called while we wait, a few times a second; what it raises ends the wait."""
         self._go_on, self._stall_s = go_on, stall_s
         self._process = subprocess.Popen(
@@ -112,7 +114,7 @@ class Sandbox:
     def pid(self) -> int:
         return self._process.pid
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> TrialProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,13 +125,13 @@ class Sandbox:
                     pipe.close()
         self._process.wait()
 
-    def ready(self) -> Ready:
-        return self._receive(Ready)
+    def ready(self) -> TrialReady:
+        return self._receive(TrialReady)
 
-    def look(self, frame: Frame) -> Look:
+    def look(self, frame: Frame) -> FrameComparison:
         image = np.ascontiguousarray(frame.image)
-        self._send(msgspec.msgpack.encode(Shown(frame.frame_id, image.shape)), image.tobytes())
-        return self._receive(Look)
+        self._send(msgspec.msgpack.encode(TrialFrame(frame.frame_id, image.shape)), image.tobytes())
+        return self._receive(FrameComparison)
 
     def _send(self, message: bytes, data: bytes = b"") -> None:
         left = memoryview(_LENGTH.pack(len(message)) + message + data)
@@ -147,11 +149,13 @@ class Sandbox:
     def _receive(self, kind: type[_Message]) -> _Message:
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if length > _MAX_MESSAGE_BYTES:
-            raise SandboxError("the trial's process says what is no answer")
+            raise TrialProcessError("the trial's process says what is no answer")
         try:
             return msgspec.msgpack.decode(self._read(length), type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SandboxError(f"the trial's process says what is no answer: {error}") from None
+            raise TrialProcessError(
+                f"the trial's process says what is no answer: {error}"
+            ) from None
 
     def _read(self, size: int) -> bytes:
         data, until = b"", time.monotonic() + self._stall_s
@@ -173,14 +177,14 @@ class Sandbox:
             if any(select.select(*lists, [], _TICK_S)):
                 return
             if time.monotonic() > until:
-                raise SandboxError(f"says nothing for {self._stall_s:.0f} s: it hangs")
+                raise TrialProcessError(f"says nothing for {self._stall_s:.0f} s: it hangs")
 
-    def _ended(self) -> SandboxError:
+    def _ended(self) -> TrialProcessError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.returncode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return SandboxError(f"crashed in its trial ({how})")
+        return TrialProcessError(f"crashed in its trial ({how})")
 
 
 # The process.
@@ -194,39 +198,42 @@ def main() -> None:
     with contextlib.suppress(OSError):  # if memory runs out, this process is the one to go
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     frames = sys.stdin.buffer
-    begin = msgspec.msgpack.decode(_next(frames) or b"", type=Begin)
+    begin = msgspec.msgpack.decode(_next(frames) or b"", type=TrialRequest)
     ready, models = _open(begin)
     _answer(answers, ready)
     if models is None:
         return
     first = 0
     while message := _next(frames):
-        shown = msgspec.msgpack.decode(message, type=Shown)
+        shown = msgspec.msgpack.decode(message, type=TrialFrame)
         data = frames.read(int(np.prod(shown.shape)))
         image = np.frombuffer(data, np.uint8).reshape(shown.shape)
         _answer(answers, _look(models, image, shown.frame_id, first))
         first = 1 - first  # in turn, so that neither always finds the caches warm
 
 
-def _open(begin: Begin) -> tuple[Ready, tuple[Models, Models] | None]:
+def _open(begin: TrialRequest) -> tuple[TrialReady, tuple[Models, Models] | None]:
     from edge_agent.errors import BundleError
 
     running = open_picked(begin.running, begin.threads).models
     try:
         candidate = _chosen(begin)
     except BundleError as error:
-        return Ready(str(error)), None
-    picks = [Pick(c.artifact.file.name, c.provider) for c in (candidate.gate, candidate.segmenter)]
-    return Ready("", *picks), (running, candidate.models)
+        return TrialReady(str(error)), None
+    picks = [
+        ArtifactPick(c.artifact.file.name, c.provider)
+        for c in (candidate.gate, candidate.segmenter)
+    ]
+    return TrialReady("", *picks), (running, candidate.models)
 
 
-def _chosen(begin: Begin) -> Stages:
-    from edge_agent.inspection.models import Stages
-    from edge_agent.inspection.runtime import Choice, choose
+def _chosen(begin: TrialRequest) -> LoadedBundle:
+    from edge_agent.inspection.models import LoadedBundle
+    from edge_agent.inspection.runtime import ChosenArtifact, choose
 
     bundle = _loaded(begin.candidate)
 
-    def chosen(stage: Stage) -> Choice:
+    def chosen(stage: Stage) -> ChosenArtifact:
         return choose(
             bundle,
             stage,
@@ -235,10 +242,10 @@ def _chosen(begin: Begin) -> Stages:
             providers=begin.providers,
         )
 
-    return Stages(bundle, chosen(bundle.manifest.gate), chosen(bundle.manifest.segmenter))
+    return LoadedBundle(bundle, chosen(bundle.manifest.gate), chosen(bundle.manifest.segmenter))
 
 
-def open_picked(side: Side, threads: int) -> Stages:
+def open_picked(side: TrialBundle, threads: int) -> LoadedBundle:
     """The picked artifacts only, warm, and held against one golden frame. Raises BundleError.
 
     The agent uses it too, for what its trial has judged with all of them: the less the processor is
@@ -248,13 +255,13 @@ def open_picked(side: Side, threads: int) -> Stages:
 
     from edge_agent.bundle.golden import Golden
     from edge_agent.errors import BundleError
-    from edge_agent.inspection.models import Stages
+    from edge_agent.inspection.models import LoadedBundle
     from edge_agent.inspection.preprocess import tile_boxes
-    from edge_agent.inspection.runtime import Candidate, Choice, judge
+    from edge_agent.inspection.runtime import ArtifactCandidate, ChosenArtifact, judge
 
     whole = _loaded(side)
 
-    def opened(stage: Stage, pick: Pick | None) -> Choice:
+    def opened(stage: Stage, pick: ArtifactPick | None) -> ChosenArtifact:
         artifact = next((a for a in stage.artifacts if pick and a.file.name == pick.file), None)
         if artifact is None or pick is None:
             raise BundleError(f"{side.folder}: {pick} is not in it")
@@ -262,18 +269,20 @@ def open_picked(side: Side, threads: int) -> Stages:
         tiles = len(tile_boxes((image.shape[0], image.shape[1]), stage.input))
         outputs = {n: o[:tiles] for n, o in whole.golden.outputs.items() if n == pick.file}
         bundle = replace(whole, golden=Golden((image,), outputs))
-        judged = judge(bundle, stage, Candidate(artifact, pick.provider), threads=threads, runs=1)
+        judged = judge(
+            bundle, stage, ArtifactCandidate(artifact, pick.provider), threads=threads, runs=1
+        )
         if judged.runtime is None:
             raise BundleError(f"{side.folder}: {artifact.label}: {judged.refusal}")
-        return Choice(artifact, judged.runtime, judged.p50_ms, (), pick.provider)
+        return ChosenArtifact(artifact, judged.runtime, judged.p50_ms, (), pick.provider)
 
     manifest = whole.manifest
-    return Stages(
+    return LoadedBundle(
         whole, opened(manifest.gate, side.gate), opened(manifest.segmenter, side.segmenter)
     )
 
 
-def _loaded(side: Side) -> Bundle:
+def _loaded(side: TrialBundle) -> Bundle:
     from edge_agent.bundle.reader import load
     from edge_agent.errors import BundleError
 
@@ -283,14 +292,16 @@ def _loaded(side: Side) -> Bundle:
     return bundle
 
 
-def _look(models: tuple[Models, Models], image: Image, frame_id: int, first: int) -> Look:
-    found: dict[int, tuple[Judgement, ClassMap | None]] = {}
+def _look(
+    models: tuple[Models, Models], image: Image, frame_id: int, first: int
+) -> FrameComparison:
+    found: dict[int, tuple[FrameJudgement, ClassMap | None]] = {}
     for index in (first, 1 - first):
         found[index] = _judged(models[index], image)
     (running, here), (candidate, there) = found[0], found[1]
     if here is None or there is None:
-        return Look(frame_id=frame_id, running=running, candidate=candidate)
-    return Look(
+        return FrameComparison(frame_id=frame_id, running=running, candidate=candidate)
+    return FrameComparison(
         frame_id=frame_id,
         running=running,
         candidate=candidate,
@@ -299,7 +310,7 @@ def _look(models: tuple[Models, Models], image: Image, frame_id: int, first: int
     )
 
 
-def _judged(models: Models, image: Image) -> tuple[Judgement, ClassMap | None]:
+def _judged(models: Models, image: Image) -> tuple[FrameJudgement, ClassMap | None]:
     from edge_agent.inspection.segmenter import class_map
 
     began = time.perf_counter()
@@ -310,10 +321,10 @@ def _judged(models: Models, image: Image) -> tuple[Judgement, ClassMap | None]:
         found = models.segmenter.find(image, verdict.suspect_tiles) if verdict.suspect else ()
     except Exception as error:  # whatever a native library raises
         first = str(error).splitlines() or [""]
-        return Judgement(error=f"{type(error).__name__}: {first[0]}"[:300]), None
+        return FrameJudgement(error=f"{type(error).__name__}: {first[0]}"[:300]), None
     judged_ms = 1000 * (time.perf_counter() - began)
     marks = (class_map(found, (image.shape[0], image.shape[1])) > 0).view(np.uint8)
-    return Judgement(suspect=verdict.suspect, defects=len(found), judged_ms=judged_ms), marks
+    return FrameJudgement(suspect=verdict.suspect, defects=len(found), judged_ms=judged_ms), marks
 
 
 def _next(frames: BinaryIO) -> bytes | None:
@@ -322,7 +333,7 @@ def _next(frames: BinaryIO) -> bytes | None:
     return frames.read(_LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else None
 
 
-def _answer(answers: Any, message: Ready | Look) -> None:
+def _answer(answers: Any, message: TrialReady | FrameComparison) -> None:
     data = msgspec.msgpack.encode(message)
     answers.write(_LENGTH.pack(len(data)) + data)
 

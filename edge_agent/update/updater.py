@@ -16,18 +16,18 @@ from typing import Protocol
 from edge_agent.bundle import version_history
 from edge_agent.config.config import Config
 from edge_agent.errors import BundleError, EdgeError
-from edge_agent.inspection.models import Models, Stages, trust_of
+from edge_agent.inspection.models import LoadedBundle, Models, trust_of
 from edge_agent.messages.events import utc
 from edge_agent.messages.state import TrialReport
-from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.pipeline.pipeline import Inspection
 from edge_agent.update import record as update
-from edge_agent.update.bundle_store import Slots, slot_of
-from edge_agent.update.frame_sampler import Picker
-from edge_agent.update.probation import Proof
-from edge_agent.update.record import Record, Slot, Stale, UpdateError
+from edge_agent.update.bundle_store import BundleStore, slot_of
+from edge_agent.update.frame_sampler import FrameSampler
+from edge_agent.update.probation import Probation
+from edge_agent.update.record import BundleSlot, StaleRecord, UpdateError, UpdateRecord
 from edge_agent.update.shadow import rehearse
-from edge_agent.update.startup import Load, Running
-from edge_agent.update.trial_process import Side, open_picked
+from edge_agent.update.startup import Load, StartupBundle
+from edge_agent.update.trial_process import TrialBundle, open_picked
 
 _POLL_S = 0.5
 _AGAIN_S = 5.0
@@ -35,10 +35,10 @@ _AGAIN_S = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Line(Protocol):
+class InspectionControl(Protocol):
     """What is needed of the pipeline."""
 
-    observer: Callable[[Inspected], None] | None
+    observer: Callable[[Inspection], None] | None
 
     def use(self, models: Models) -> None: ...
 
@@ -52,24 +52,24 @@ class Updater(threading.Thread):
         self,
         *,
         config: Config,
-        slots: Slots,
-        line: Line,
-        running: Running,
+        slots: BundleStore,
+        line: InspectionControl,
+        running: StartupBundle,
         load: Load,
-        changed: Callable[[Stages, Record], None],
+        changed: Callable[[LoadedBundle, UpdateRecord], None],
         at: Callable[[str], None] = lambda step: None,
     ) -> None:
         """`changed` is told what runs and where the update stands, at each change of the two."""
         super().__init__(name="update", daemon=True)
         self._config, self._slots, self._line, self._load = config, slots, line, load
         self._running, self._changed, self._at = running, changed, at
-        self._before: Running | None = None
+        self._before: StartupBundle | None = None
         self._stopping, self._nudge = threading.Event(), threading.Event()
         self._seen: object = None
-        self._told: tuple[str, Record] | None = None
-        self._picker = Picker()
-        self._proof: Proof | None = None
-        self._record = Record()
+        self._told: tuple[str, UpdateRecord] | None = None
+        self._picker = FrameSampler()
+        self._proof: Probation | None = None
+        self._record = UpdateRecord()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -83,7 +83,7 @@ class Updater(threading.Thread):
                 self._come_round()
             except _Enough:
                 pass
-            except Stale as error:
+            except StaleRecord as error:
                 _log.info("%s", error)
             except EdgeError as error:
                 _log.error("%s", error)
@@ -95,7 +95,7 @@ class Updater(threading.Thread):
             self._nudge.clear()
         self._line.observer = None
 
-    def _observe(self, inspected: Inspected) -> None:
+    def _observe(self, inspected: Inspection) -> None:
         """In the inference thread."""
         self._picker.see(inspected)
         proof = self._proof
@@ -118,7 +118,7 @@ class Updater(threading.Thread):
         elif record.phase == "proving" and record.candidate:
             self._prove(record.candidate)
 
-    def _read(self) -> Record:
+    def _read(self) -> UpdateRecord:
         mark = self._slots.mark()
         if mark != self._seen:
             self._record, self._seen = self._slots.read(), mark
@@ -126,7 +126,7 @@ class Updater(threading.Thread):
                 self._record = self._slots.change(lambda record: record)
         return self._record
 
-    def _tell(self, record: Record) -> None:
+    def _tell(self, record: UpdateRecord) -> None:
         if self._told != (self._running.sha256, record):
             self._told = (self._running.sha256, record)
             self._changed(self._running.stages, record)
@@ -140,7 +140,7 @@ class Updater(threading.Thread):
         if record.phase != "trying":
             raise _Enough
 
-    def _try(self, slot: Slot) -> None:
+    def _try(self, slot: BundleSlot) -> None:
         rules = self._config.update
         record = self._slots.change(lambda r: update.begun(r, slot, rules.attempts, _now()))
         self._tell(record)
@@ -152,7 +152,7 @@ class Updater(threading.Thread):
         tried = rehearse(
             self._config,
             self._running.stages,
-            Side(str(self._slots.folder(slot)), slot.sha256),
+            TrialBundle(str(self._slots.folder(slot)), slot.sha256),
             self._picker,
             go_on=self._go_on,
             at=self._at,
@@ -168,7 +168,7 @@ class Updater(threading.Thread):
             return
         self._switch(slot, stages, tried.report)
 
-    def _switch(self, slot: Slot, stages: Stages, report: TrialReport | None) -> None:
+    def _switch(self, slot: BundleSlot, stages: LoadedBundle, report: TrialReport | None) -> None:
         """Written first; then the next frame is the new bundle's."""
         before = self._running
         old, sha256 = slot_of(before.stages.bundle, forced=before.forced), before.configured_sha256
@@ -187,20 +187,20 @@ class Updater(threading.Thread):
                         r, slot, slot_of(copy, forced=before.forced), sha256, report
                     ),
                 )
-        except Stale:
+        except StaleRecord:
             raise
         except (UpdateError, BundleError) as error:
             self._give_up(slot, f"there would be no way back: {error}", report)
             return
         self._at("switched")
         self._before = before
-        self._proof = Proof(slot.sha256, self._config.update)
-        self._use(Running(stages, slot.forced, before.configured_sha256))
+        self._proof = Probation(slot.sha256, self._config.update)
+        self._use(StartupBundle(stages, slot.forced, before.configured_sha256))
         self._at("used")
         self._tell(record)
         _log.info("update: %s runs now, and has to prove itself", slot)
 
-    def _return_to(self, slot: Slot) -> None:
+    def _return_to(self, slot: BundleSlot) -> None:
         """By hand: it ran here before, so it is not tried beside the other."""
         try:
             stages = self._load(self._slots.folder(slot), True)
@@ -209,9 +209,9 @@ class Updater(threading.Thread):
             return
         self._switch(slot, stages, None)
 
-    def _prove(self, slot: Slot) -> None:
+    def _prove(self, slot: BundleSlot) -> None:
         if self._proof is None:  # proving since before this start
-            self._proof = Proof(slot.sha256, self._config.update)
+            self._proof = Probation(slot.sha256, self._config.update)
         # In this order: a last frame that comes in between is judged now or at the next look.
         complete, fault = self._proof.is_complete, self._proof.fault
         if fault:
@@ -225,13 +225,13 @@ class Updater(threading.Thread):
             self._tell(record)
             _log.info("update: %s is committed", slot)
 
-    def _give_up(self, slot: Slot, why: str, report: TrialReport | None) -> None:
+    def _give_up(self, slot: BundleSlot, why: str, report: TrialReport | None) -> None:
         record = self._slots.change(lambda r: update.failed(r, slot, why, _now(), report))
         _log.error("update: %s is not used: %s", slot, why)
         self._at("given up")
         self._tell(record)
 
-    def _go_back(self, record: Record) -> None:
+    def _go_back(self, record: UpdateRecord) -> None:
         """The record's active bundle in the place of what runs: what proved nothing, or a hand."""
         self._proof = None
         before, self._before = self._before, None
@@ -239,13 +239,15 @@ class Updater(threading.Thread):
         if before is None or before.sha256 != (slot.sha256 if slot else before.configured_sha256):
             folder = self._slots.folder(slot) if slot else None
             stages = self._load(folder, slot.forced if slot else self._running.forced)
-            before = Running(stages, bool(slot and slot.forced), self._running.configured_sha256)
+            before = StartupBundle(
+                stages, bool(slot and slot.forced), self._running.configured_sha256
+            )
         self._use(before)
         self._at("went back")
         self._tell(record)
         _log.info("update: %s runs again", slot_of(before.stages.bundle))
 
-    def _use(self, running: Running) -> None:
+    def _use(self, running: StartupBundle) -> None:
         self._running = running
         self._line.use(running.stages.models)
 

@@ -23,17 +23,18 @@ Flags = NDArray[np.bool_]
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """`miss_rate` (0..1): what the thresholds may miss, of the float network and of the artifact
-    alike. `more_false_alarms`: percentage points of the sound images. `dice_drop`: of the mean."""
+    alike. `more_false_alarms`: percentage points of the defect-free images. `dice_drop`: of the
+    mean."""
 
     miss_rate: float = 0.005
     more_false_alarms: float = 1.0
     dice_drop: float = 0.01
 
-    def alarms(self, sound: int) -> int:
-        """More false alarms allowed on so many sound images: the share rounded down, but one at
-        least, unless the limit is 0. A single image is within the reach of chance, and of 50
+    def alarms(self, defect_free: int) -> int:
+        """More false alarms allowed on so many defect-free images: the share rounded down, but one
+        at least, unless the limit is 0. A single image is within the reach of chance, and of 50
         images one point would be none."""
-        share = math.floor(self.more_false_alarms * sound / 100 + 1e-9)
+        share = math.floor(self.more_false_alarms * defect_free / 100 + 1e-9)
         return max(1, share) if self.more_false_alarms > 0 else 0
 
 
@@ -65,7 +66,9 @@ def gate_fault(names: Sequence[str], bad: Flags, caught: Flags, kept: Flags, lim
     more = int((~bad & kept).sum()) - int((~bad & caught).sum())
     allowed = limits.alarms(int((~bad).sum()))
     if more > allowed:
-        return f"{more} more false alarms on {int((~bad).sum())} sound images, {allowed} allowed"
+        return (
+            f"{more} more false alarms on {int((~bad).sum())} defect-free images, {allowed} allowed"
+        )
     return ""
 
 

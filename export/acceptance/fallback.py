@@ -16,12 +16,12 @@ import msgspec
 
 from edge_agent.bundle.manifest import Precision
 from export.acceptance import criteria
-from export.acceptance.scoring import Examiner, Scores
+from export.acceptance.scoring import Scorer, Scores
 from export.conversion import onnx
 from export.conversion.layer_errors import Layer
 from export.conversion.partial_int8 import Int8, OnnxInt8, tflite_int8
-from export.exporter import Batches, Converted, Form, converted, opened
-from workshop.keras_models.load import Source
+from export.exporter import Batches, ConvertedForm, Form, converted, opened
+from workshop.keras_models.load import FloatNetwork
 
 _BELOW: dict[str, tuple[Precision, ...]] = {
     "onnx": ("float16", "float32"),
@@ -42,7 +42,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class FormOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a wanted form. `became` may be a form that the bundle holds anyway: then there
     is one file less. `layers` is the ranking of a wanted int8 form, worst first."""
 
@@ -55,26 +55,26 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
 
 
-class Ladder:
+class Fallback:
     """Converts all forms of one network under the guard; `outcomes` grows with each."""
 
     def __init__(
         self,
-        examiner: Examiner,
+        examiner: Scorer,
         images: Sequence[int],
         limits: criteria.Limits,
         tell: Callable[[str], None],
     ) -> None:
         """`images` are the search set; `tell` hears of each attempt."""
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[FormOutcome] = []
         self._examiner, self._images, self._limits, self._tell = examiner, images, limits, tell
         # Asked when the network is there.
         self._reference: Scores
         self._attempts: list[Attempt] = []
 
     def convert_all(
-        self, source: Source, wanted: Sequence[Form], batches: Batches
-    ) -> Iterator[Converted]:
+        self, source: FloatNetwork, wanted: Sequence[Form], batches: Batches
+    ) -> Iterator[ConvertedForm]:
         """As `exporter.ConvertAll`. A form that another wanted one becomes is given once."""
         (asked,) = self._examiner.ask(
             [source.run], self._images, f"{source.stage} float Keras, search set"
@@ -87,7 +87,7 @@ class Ladder:
                 self._attempts = []
                 one, layers = self._settled(source, form, float32, batches, Path(folder))
                 self.outcomes.append(
-                    Outcome(
+                    FormOutcome(
                         stage=source.stage,
                         wanted=form.label,
                         became=one.form.label,
@@ -102,8 +102,8 @@ class Ladder:
                     yield one
 
     def _settled(
-        self, source: Source, form: Form, float32: bytes, batches: Batches, folder: Path
-    ) -> tuple[Converted, tuple[Layer, ...]]:
+        self, source: FloatNetwork, form: Form, float32: bytes, batches: Batches, folder: Path
+    ) -> tuple[ConvertedForm, tuple[Layer, ...]]:
         layers: tuple[Layer, ...] = ()
         if form.precision == "int8":
             with _int8(source, form, float32, batches, folder) as int8:
@@ -116,10 +116,10 @@ class Ladder:
             rung = Form(form.format, precision)
             data = converted(source, rung, float32, batches)
             if precision == "float32" or not self._fault(rung, data, 0):
-                return Converted(rung, data, note=self._note(form, rung)), layers
+                return ConvertedForm(rung, data, note=self._note(form, rung)), layers
         raise AssertionError("float32 always passes")
 
-    def _searched(self, form: Form, int8: Int8) -> tuple[Converted | None, tuple[Layer, ...]]:
+    def _searched(self, form: Form, int8: Int8) -> tuple[ConvertedForm | None, tuple[Layer, ...]]:
         """int8 or mixed, or None, and the ranking unless the file is dead."""
         data = int8.make(())
         first = self._fault(form, data, 0)
@@ -128,7 +128,7 @@ class Ladder:
         self._tell(f"{self._examiner.stage} {form.label} layers")
         layers = int8.layers()
         if not first:
-            return Converted(form, data), layers
+            return ConvertedForm(form, data), layers
         tried: dict[int, bytes] = {}
 
         def holds(k: int) -> bool:
@@ -142,7 +142,7 @@ class Ladder:
         if k is None:
             return None, layers
         kept = tuple(layer.name for layer in layers[:k])
-        return Converted(
+        return ConvertedForm(
             form, tried[k], kept, f"{k} layers stay float; all in int8: {first}"
         ), layers
 
@@ -176,7 +176,7 @@ def _has_onnx(wanted: Sequence[Form]) -> bool:
 
 @contextmanager
 def _int8(
-    source: Source, form: Form, float32: bytes, batches: Batches, folder: Path
+    source: FloatNetwork, form: Form, float32: bytes, batches: Batches, folder: Path
 ) -> Iterator[Int8]:
     if form.format == "tflite":
         with tflite_int8(source, batches) as int8:

@@ -41,7 +41,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Examiner:
+class Scorer:
     """A stage, and the labelled images to ask its networks about."""
 
     stage: str

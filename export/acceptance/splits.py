@@ -29,7 +29,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Sets:
+class AcceptanceSets:
     """Indices into the data set's samples, ascending. `known`: the networks say what they saw."""
 
     range: tuple[int, ...]
@@ -56,7 +56,7 @@ def make(
     *,
     known: bool,
     limits: Sequence[int],
-) -> Sets:
+) -> AcceptanceSets:
     """Share each class out by FRACTIONS, a group whole; the same data, the same sets.
 
     The class of a sample is its first. A group with a seen image counts as seen and goes into
@@ -90,7 +90,7 @@ def make(
         tuple(sorted(_thinned(part, strata, limit)))
         for part, limit in zip(parts, limits, strict=True)
     ]
-    return Sets(kept[0], kept[1], kept[2], kept[3], known)
+    return AcceptanceSets(kept[0], kept[1], kept[2], kept[3], known)
 
 
 def _stratum(sample: Sample) -> int:
@@ -115,7 +115,7 @@ def _thinned(part: Sequence[int], strata: Sequence[int], limit: int) -> list[int
     return [index for *_, index in sorted(keyed)[:limit]]
 
 
-def read(path: Path, dataset: DataSet, *, known: bool) -> Sets:
+def read(path: Path, dataset: DataSet, *, known: bool) -> AcceptanceSets:
     """A list as `text` makes it. Raises WorkshopError for unknown names and names in two parts."""
     at = {sample.name: index for index, sample in enumerate(dataset.samples)}
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
@@ -139,11 +139,15 @@ def read(path: Path, dataset: DataSet, *, known: bool) -> Sets:
             f"--sets: {path}: {_names(unknown)}: not in the data; take the rows out"
         )
     kept = [tuple(sorted(parts[part])) for part in PARTS]
-    return Sets(kept[0], kept[1], kept[2], kept[3], known)
+    return AcceptanceSets(kept[0], kept[1], kept[2], kept[3], known)
 
 
 def check(
-    sets: Sets, dataset: DataSet, groups: NDArray[np.int64], seen: NDArray[np.bool_], where: str
+    sets: AcceptanceSets,
+    dataset: DataSet,
+    groups: NDArray[np.int64],
+    seen: NDArray[np.bool_],
+    where: str,
 ) -> None:
     """Raises WorkshopError naming the images that must not be where they are, or what a set lacks.
 
@@ -176,7 +180,7 @@ def _check_enough(part: str, samples: Sequence[Sample], where: str) -> None:
     elif part == "range":
         lacks = f"{len(samples)} images, at least 4 are needed" if len(samples) < 4 else ""
     elif len(defective) == len(samples):
-        lacks = "no sound image"
+        lacks = "no defect-free image"
     elif part != "threshold" and not any(s.drawn for s in defective):
         lacks = "no defect with a mask"
     if lacks:
@@ -186,7 +190,7 @@ def _check_enough(part: str, samples: Sequence[Sample], where: str) -> None:
         )
 
 
-def text(sets: Sets, dataset: DataSet) -> bytes:
+def text(sets: AcceptanceSets, dataset: DataSet) -> bytes:
     """The list, sorted by name."""
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")

@@ -36,7 +36,7 @@ from edge_agent.bundle.manifest import Input
 from export.conversion import equalise, fold_scale
 from export.conversion.batches import Batches
 from workshop.keras_models.freeze import INPUT, OUTPUT
-from workshop.keras_models.load import Source
+from workshop.keras_models.load import FloatNetwork
 
 _OPSET = 17
 _TF2ONNX_CATCHES = "TF2ONNX_CATCH_ERRORS"
@@ -46,7 +46,7 @@ _PERCENTILE, _LOOKED_AT = 99.999, 40
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def onnx_float32(source: Source) -> bytes:
+def onnx_float32(source: FloatNetwork) -> bytes:
     (given,), (result,) = source.function.inputs, source.function.outputs
     # Else tf2onnx copies the graph, weights and all, before each of its steps, to go back to if
     # one fails: gigabytes for a ResNet50.

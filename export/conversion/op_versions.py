@@ -2,7 +2,8 @@
 
 A converter of today writes operator versions that a runtime of 2023 refuses, and a box on the line
 keeps its runtime for years. So the question is asked when the file is made. A version that is
-registered is no proof that the network runs: `export.oldest` tries that where it can.
+registered is no proof that the network runs: `export.conversion.minimum_runtime` tries that where
+it can.
 """
 
 from __future__ import annotations

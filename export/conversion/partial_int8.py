@@ -17,7 +17,7 @@ import tensorflow as tf
 from export.conversion import batches as conversion_batches
 from export.conversion import onnx, tflite, tflite_layer_errors
 from export.conversion.layer_errors import Layer, rank
-from workshop.keras_models.load import Source
+from workshop.keras_models.load import FloatNetwork
 
 _LOOKED_AT = 8
 """Inputs that the layers are ranked on."""
@@ -64,7 +64,9 @@ class OnnxInt8:
 class TfliteInt8:
     """Layers go by the names of their output tensors."""
 
-    def __init__(self, source: Source, debugger: Any, batches: conversion_batches.Batches) -> None:
+    def __init__(
+        self, source: FloatNetwork, debugger: Any, batches: conversion_batches.Batches
+    ) -> None:
         """`debugger` holds the network with its ranges."""
         self._source, self._debugger, self._batches = source, debugger, batches
 
@@ -78,7 +80,7 @@ class TfliteInt8:
 
 
 @contextmanager
-def tflite_int8(source: Source, batches: conversion_batches.Batches) -> Iterator[TfliteInt8]:
+def tflite_int8(source: FloatNetwork, batches: conversion_batches.Batches) -> Iterator[TfliteInt8]:
     """The gate's dense layers stay float, as in `convert.tflite_int8`."""
     with tflite.int8_converter(source, batches) as converter:
         debugger = tf.lite.experimental.QuantizationDebugger(
@@ -89,7 +91,7 @@ def tflite_int8(source: Source, batches: conversion_batches.Batches) -> Iterator
         yield TfliteInt8(source, debugger, batches)
 
 
-def _options(source: Source, kept_float: Sequence[str]) -> Any:
+def _options(source: FloatNetwork, kept_float: Sequence[str]) -> Any:
     return tf.lite.experimental.QuantizationDebugOptions(
         denylisted_ops=list(conversion_batches.FLOAT_HEAD) if source.stage == "gate" else None,
         denylisted_nodes=list(kept_float) or None,

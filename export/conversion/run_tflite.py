@@ -1,6 +1,6 @@
 """Runs one TFLite file on tflite-runtime, in a process that has nothing else loaded.
 
-    python -m export.trial FILE INPUTS.npy OUTPUTS.npy INPUT_NAME OUTPUT_NAME
+    python -m export.conversion.run_tflite FILE INPUTS.npy OUTPUTS.npy INPUT_NAME OUTPUT_NAME
 
 INPUTS are (n, h, w, c), as the network takes them. It ends in OUTPUTS, float32 (n, ...), and exit
 code 0, or in exit code 1 and one line on stdout that says why not. TensorFlow and tflite-runtime

@@ -12,16 +12,16 @@ import tensorflow as tf
 
 from edge_agent.bundle.manifest import Input
 from export.conversion.batches import FLOAT_HEAD, Batches
-from workshop.keras_models.freeze import INPUT, Serving
-from workshop.keras_models.load import Source
+from workshop.keras_models.freeze import INPUT, ServingModule
+from workshop.keras_models.load import FloatNetwork
 
 
-def tflite_float32(source: Source) -> bytes:
+def tflite_float32(source: FloatNetwork) -> bytes:
     with _converter(source) as converter:
         return bytes(converter.convert())
 
 
-def tflite_float16(source: Source) -> bytes:
+def tflite_float16(source: FloatNetwork) -> bytes:
     """Weights as float16, half the size; a CPU computes in float32 all the same."""
     with _converter(source) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -29,14 +29,14 @@ def tflite_float16(source: Source) -> bytes:
         return bytes(converter.convert())
 
 
-def tflite_dynamic(source: Source) -> bytes:
+def tflite_dynamic(source: FloatNetwork) -> bytes:
     """Weights as int8, ranges of the activations found at each run: needs no samples."""
     with _converter(source) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         return bytes(converter.convert())
 
 
-def tflite_int8(source: Source, batches: Batches) -> bytes:
+def tflite_int8(source: FloatNetwork, batches: Batches) -> bytes:
     """Full int8 between float input and output; the gate's dense layers stay float."""
     with int8_converter(source, batches) as converter:
         if source.stage == "gate":
@@ -45,7 +45,7 @@ def tflite_int8(source: Source, batches: Batches) -> bytes:
 
 
 @contextmanager
-def int8_converter(source: Source, batches: Batches) -> Iterator[Any]:
+def int8_converter(source: FloatNetwork, batches: Batches) -> Iterator[Any]:
     """TensorFlow's converter, set to int8 with ranges from the batches."""
 
     def representative() -> Iterator[dict[str, Input]]:
@@ -59,11 +59,11 @@ def int8_converter(source: Source, batches: Batches) -> Iterator[Any]:
 
 
 @contextmanager
-def _converter(source: Source) -> Iterator[Any]:
+def _converter(source: FloatNetwork) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # The converter opens TensorFlow's own interpreter, which announces its retirement.
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
-        serving = Serving(source.function)
+        serving = ServingModule(source.function)
         tf.saved_model.save(serving, folder, signatures={"serving_default": serving.serve})
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
 

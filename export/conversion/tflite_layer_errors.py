@@ -1,4 +1,5 @@
-"""Which layers of a TFLite network int8 hurts most: as `export.layers`, of activations alone.
+"""Which layers of a TFLite network int8 hurts most: as `export.conversion.layer_errors`, of
+activations alone.
 
 The converter's own QuantizationDebugger is not asked: it feeds each layer in float with what the
 int8 ones before it gave, so a concatenation or a pooling that shares its input's steps looks

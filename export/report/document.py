@@ -17,13 +17,13 @@ import numpy as np
 from edge_agent.version import VERSION
 from export.acceptance import criteria
 from export.acceptance.criteria import Limits
-from export.acceptance.fallback import Outcome
+from export.acceptance.fallback import FormOutcome
 from export.acceptance.scoring import Scores
 from workshop.statistics import Estimate, Share, mean, share
 from workshop.thresholds import choose
 
 
-class Flip(msgspec.Struct, frozen=True, kw_only=True):
+class FlippedDecision(msgspec.Struct, frozen=True, kw_only=True):
     """An image on which artifact and float network decide differently, each at its threshold."""
 
     name: str
@@ -33,7 +33,7 @@ class Flip(msgspec.Struct, frozen=True, kw_only=True):
     logit: float
 
 
-class Worst(msgspec.Struct, frozen=True, kw_only=True):
+class WorstImage(msgspec.Struct, frozen=True, kw_only=True):
     """The image whose Dice falls most, from the float network's to the artifact's."""
 
     name: str
@@ -48,14 +48,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
 
 
-class Subject(NamedTuple):
+class JudgedForm(NamedTuple):
     """What is judged: an artifact by its label, or float Keras, which has no file."""
 
     label: str
     size_bytes: int | None = None
 
 
-class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
+class GateAcceptance(msgspec.Struct, frozen=True, kw_only=True):
     """A gate on the test set. `fault` as of `guard.gate_fault`; "" is none. `size_bytes` is None
     for float Keras."""
 
@@ -64,12 +64,12 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     threshold_logit: float
     missed: Share
     false_alarms: Share
-    flips: tuple[Flip, ...]
+    flips: tuple[FlippedDecision, ...]
     difference: Difference
     fault: str
 
 
-class SegmenterVerdict(msgspec.Struct, frozen=True, kw_only=True):
+class SegmenterAcceptance(msgspec.Struct, frozen=True, kw_only=True):
     """A segmenter on the drawn defects of the test set. `drop` is the float network's Dice less
     this one's, image by image; its interval is a bootstrap over images. `worst` is None where no
     image has less than with the float network."""
@@ -78,7 +78,7 @@ class SegmenterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None
     dice: Estimate
     drop: Estimate
-    worst: Worst | None
+    worst: WorstImage | None
     difference: Difference
     fault: str
 
@@ -89,7 +89,7 @@ class SetCounts(msgspec.Struct, frozen=True, kw_only=True):
     defective: int
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
     """`export.json`. In `gate` and `segmenter` float Keras comes first."""
 
     schema_version: Literal[1] = 1
@@ -98,9 +98,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     sets: tuple[SetCounts, ...]
     sets_sha256: str
-    outcomes: tuple[Outcome, ...]
-    gate: tuple[GateVerdict, ...]
-    segmenter: tuple[SegmenterVerdict, ...]
+    outcomes: tuple[FormOutcome, ...]
+    gate: tuple[GateAcceptance, ...]
+    segmenter: tuple[SegmenterAcceptance, ...]
 
 
 def thresholds(scores: Sequence[Scores], limits: Limits) -> tuple[float, ...]:
@@ -109,21 +109,21 @@ def thresholds(scores: Sequence[Scores], limits: Limits) -> tuple[float, ...]:
 
 
 def gates(
-    subjects: Sequence[Subject], chosen: Sequence[float], test: Sequence[Scores], limits: Limits
-) -> tuple[GateVerdict, ...]:
+    subjects: Sequence[JudgedForm], chosen: Sequence[float], test: Sequence[Scores], limits: Limits
+) -> tuple[GateAcceptance, ...]:
     """The first is float Keras, which the others are held against."""
     bad = test[0].defective
     # A score that is not a number is suspect, as on the line.
     suspect = [~(s.values < t) for s, t in zip(test, chosen, strict=True)]
     return tuple(
-        GateVerdict(
+        GateAcceptance(
             artifact=one.label,
             size_bytes=one.size_bytes,
             threshold_logit=threshold,
             missed=share(int((bad & ~found).sum()), int(bad.sum())),
             false_alarms=share(int((~bad & found).sum()), int((~bad).sum())),
             flips=tuple(
-                Flip(
+                FlippedDecision(
                     name=scores.names[i],
                     defective=bool(bad[i]),
                     float_suspect=bool(suspect[0][i]),
@@ -140,12 +140,12 @@ def gates(
 
 
 def segmenters(
-    subjects: Sequence[Subject], test: Sequence[Scores], limits: Limits
-) -> tuple[SegmenterVerdict, ...]:
+    subjects: Sequence[JudgedForm], test: Sequence[Scores], limits: Limits
+) -> tuple[SegmenterAcceptance, ...]:
     """The first is float Keras. An image without a number counts 0."""
     reference = test[0]
     return tuple(
-        SegmenterVerdict(
+        SegmenterAcceptance(
             artifact=one.label,
             size_bytes=one.size_bytes,
             dice=mean(np.nan_to_num(scores.values, nan=0.0)),
@@ -158,11 +158,13 @@ def segmenters(
     )
 
 
-def _worst(reference: Scores, scores: Scores) -> Worst | None:
+def _worst(reference: Scores, scores: Scores) -> WorstImage | None:
     values = np.nan_to_num(scores.values, nan=0.0)
     i = int((reference.values - values).argmax())
     before, after = (round(float(v[i]), 6) for v in (reference.values, values))
-    return Worst(name=scores.names[i], float_dice=before, dice=after) if after < before else None
+    return (
+        WorstImage(name=scores.names[i], float_dice=before, dice=after) if after < before else None
+    )
 
 
 def _difference(scores: Scores) -> Difference:
@@ -174,12 +176,12 @@ def _difference(scores: Scores) -> Difference:
     )
 
 
-def encode(report: Report) -> bytes:
+def encode(report: ExportReport) -> bytes:
     """What is written to `export.json`."""
     return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
 
 
-def table(report: Report) -> str:
+def table(report: ExportReport) -> str:
     """For a terminal."""
     counts = ", ".join(f"{s.part} {s.images} ({s.defective} defective)" for s in report.sets)
     lines = [report.notice, f"sets: {counts}", ""]
@@ -202,7 +204,7 @@ def table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _outcomes(outcomes: Sequence[Outcome]) -> list[str]:
+def _outcomes(outcomes: Sequence[FormOutcome]) -> list[str]:
     lines = [
         f"{o.stage} {o.wanted}: {o.became if o.became != o.wanted else 'mixed'}: {o.note}"
         for o in outcomes

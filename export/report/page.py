@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from export.float_comparison import Row
-from export.report.document import GateVerdict, Report, SegmenterVerdict
-from export.report.pictures import MOST, Card
+from export.float_comparison import ComparisonRow
+from export.report.document import ExportReport, GateAcceptance, SegmenterAcceptance
+from export.report.pictures import MOST, ImageCard
 from export.report.plots import draw
-from export.report.speed import Speed, Timing
+from export.report.speed import FormTiming, Speed
 from workshop.report.page import render
 from workshop.report.pictures import colour
 
@@ -22,22 +22,22 @@ class _Line:
     """An artifact in the first table; float Keras has no timing and no row."""
 
     stage: str
-    verdict: GateVerdict | SegmenterVerdict
-    timing: Timing | None
-    row: Row | None
+    verdict: GateAcceptance | SegmenterAcceptance
+    timing: FormTiming | None
+    row: ComparisonRow | None
 
 
 def html(
-    report: Report,
+    report: ExportReport,
     speed: Speed,
-    rows: Sequence[Row],
+    rows: Sequence[ComparisonRow],
     class_names: Sequence[str],
-    flips: Sequence[Card],
-    worst: Sequence[Card],
+    flips: Sequence[ImageCard],
+    worst: Sequence[ImageCard],
 ) -> str:
     timings = {(t.stage, t.artifact): t for t in speed.timings}
     by_row = {(r.stage, r.label): r for r in rows}
-    verdicts: Mapping[str, Sequence[GateVerdict | SegmenterVerdict]]
+    verdicts: Mapping[str, Sequence[GateAcceptance | SegmenterAcceptance]]
     verdicts = {"gate": report.gate, "segmenter": report.segmenter}
     lines = [
         _Line(stage, v, timings.get((stage, v.artifact)), by_row.get((stage, v.artifact)))

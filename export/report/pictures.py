@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.inspection.segmenter import class_map, regions
-from export.acceptance.scoring import Examiner, Network
-from export.report.document import Flip, GateVerdict, SegmenterVerdict
+from export.acceptance.scoring import Network, Scorer
+from export.report.document import FlippedDecision, GateAcceptance, SegmenterAcceptance
 from workshop.report.pictures import Panel, jpeg_url, small, tinted
 
 MOST = 24
@@ -18,7 +18,7 @@ MOST = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ImageCard:
     """One image. `lines` say what became of it, one for each artifact."""
 
     name: str
@@ -27,10 +27,10 @@ class Card:
     panels: tuple[Panel, ...]
 
 
-def flips(examiner: Examiner, verdicts: Sequence[GateVerdict]) -> tuple[Card, ...]:
+def flips(examiner: Scorer, verdicts: Sequence[GateAcceptance]) -> tuple[ImageCard, ...]:
     """Each image that some artifact decides differently than float Keras, up to MOST; those on
     which most artifacts do come first, and of these the defects that are lost."""
-    by_name: dict[str, list[tuple[GateVerdict, Flip]]] = {}
+    by_name: dict[str, list[tuple[GateAcceptance, FlippedDecision]]] = {}
     for verdict in verdicts:
         for flip in verdict.flips:
             by_name.setdefault(flip.name, []).append((verdict, flip))
@@ -45,8 +45,8 @@ def flips(examiner: Examiner, verdicts: Sequence[GateVerdict]) -> tuple[Card, ..
 
 
 def worst_masks(
-    examiner: Examiner, verdicts: Sequence[SegmenterVerdict], networks: Sequence[Network]
-) -> tuple[Card, ...]:
+    examiner: Scorer, verdicts: Sequence[SegmenterAcceptance], networks: Sequence[Network]
+) -> tuple[ImageCard, ...]:
     """For each artifact the image whose Dice falls most. `networks` are those of the verdicts, in
     their order, float Keras first."""
     at = {sample.name: index for index, sample in enumerate(examiner.data.samples)}
@@ -61,8 +61,8 @@ def worst_masks(
 
 
 def _card(
-    examiner: Examiner, index: int, lines: tuple[str, ...], networks: Mapping[str, Network]
-) -> Card:
+    examiner: Scorer, index: int, lines: tuple[str, ...], networks: Mapping[str, Network]
+) -> ImageCard:
     data = examiner.data
     image = data.image(index)
     plain = small(image)
@@ -75,23 +75,23 @@ def _card(
         found = _found(examiner, network, index)
         panels.append(Panel(title, jpeg_url(tinted(plain, [found == k + 1 for k in classes]))))
     lines_px, pixels = image.shape[:2]
-    return Card(data.samples[index].name, lines, pixels >= 2 * lines_px, tuple(panels))
+    return ImageCard(data.samples[index].name, lines, pixels >= 2 * lines_px, tuple(panels))
 
 
-def _found(examiner: Examiner, network: Network, index: int) -> NDArray[np.uint8]:
+def _found(examiner: Scorer, network: Network, index: int) -> NDArray[np.uint8]:
     """The classes of the regions, as on the line."""
     image = examiner.data.image(index)
     shape = (image.shape[0], image.shape[1])
     return class_map(regions(examiner.whole(network, image), shape, examiner.rule), shape)
 
 
-def _lost(flip: Flip) -> bool:
+def _lost(flip: FlippedDecision) -> bool:
     return flip.defective and flip.float_suspect
 
 
-def _flip_line(verdict: GateVerdict, flip: Flip, float_threshold: float) -> str:
+def _flip_line(verdict: GateAcceptance, flip: FlippedDecision, float_threshold: float) -> str:
     """onnx-int8: a defect, passed as clean. Logit -4.810 at threshold -4.600; float Keras ..."""
-    what = "a defect" if flip.defective else "sound"
+    what = "a defect" if flip.defective else "defect-free"
     now = "passed as clean" if flip.float_suspect else "now suspect"
     return (
         f"{verdict.artifact}: {what}, {now}. Logit {flip.logit:+.3f} at threshold "

@@ -7,20 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from export.acceptance.fallback import Outcome
+from export.acceptance.fallback import FormOutcome
 from export.conversion.layer_errors import CLEAN_DB
-from workshop.report.figure import Look, Plot, plot
+from workshop.report.figure import Plot, PlotStyle, plot
 
 _SHOWN = 20
 _LONGEST = 34
 
 
-def draw(one: Outcome) -> Plot:
+def draw(one: FormOutcome) -> Plot:
     """Signal-to-noise ratio of the worst layers of a form that was wanted in int8."""
     shown = one.layers[:_SHOWN]
     kept = set(one.kept_float)
 
-    def dots(axes: Axes, look: Look) -> None:
+    def dots(axes: Axes, look: PlotStyle) -> None:
         for row, x in enumerate(shown):
             colour = look.defect if x.name in kept else look.clean
             axes.plot([0, x.own_db], [row, row], color=colour, linewidth=3)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from export.float_comparison import Row
+from export.float_comparison import ComparisonRow
 
 
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
+class FormTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Of one input of the network (a tile where there are tiles), without preprocessing."""
 
     stage: str
@@ -25,17 +25,17 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str
     threads: int
-    timings: tuple[Timing, ...]
+    timings: tuple[FormTiming, ...]
 
 
-def of(rows: Sequence[Row]) -> Speed:
+def of(rows: Sequence[ComparisonRow]) -> Speed:
     """The times of the comparison: artifact after artifact for each input, so that all of them
     meet the same machine."""
     return Speed(
         cpu=_cpu(),
         threads=len(os.sched_getaffinity(0)),
         timings=tuple(
-            Timing(
+            FormTiming(
                 stage=row.stage,
                 artifact=row.label,
                 p50_ms=round(row.run_ms, 3),

@@ -80,7 +80,7 @@ def _judge(line: Line) -> None:
     assert ended.code == 0, ended.stderr
     summary = ended.summary
     assert summary["frames_inspected"] == summary["frames_captured"] > 5
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["gaps"] == {}
     line.heard.wait("state", 2)
     seqs = list(dict.fromkeys(data["seq"] for data in line.heard.numbered()))

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from edge_agent.config import config as configs
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import backoff, in_flight, sender
 from edge_agent.delivery import delivery as module
 from edge_agent.delivery.connection_events import Will
@@ -66,7 +66,7 @@ class Rig:
         self._running: list[Delivery] = []
 
     def delivery(self, window: int = 20) -> Delivery:
-        mqtt = msgspec.convert({"broker": self.broker.url, "window": window}, Mqtt)
+        mqtt = msgspec.convert({"broker": self.broker.url, "window": window}, MqttConfig)
         topic = f"{BASE}/state"
         one = Delivery(
             open_spool=lambda: Spool(self._path, 1 << 20),
@@ -348,7 +348,7 @@ def test_a_client_that_took_our_name_is_noticed_and_not_fought(rig: Rig) -> None
     (alarm,) = delivery.counts().alarms
     assert "another client" in alarm
     assert len(rig.broker.visits) == 1
-    assert delivery._courier._uplink.retry_at_s - time.monotonic() > 30
+    assert delivery._sender._broker_link.retry_at_s - time.monotonic() > 30
 
 
 def test_a_late_last_will_does_not_leave_us_offline(rig: Rig) -> None:

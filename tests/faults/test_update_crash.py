@@ -22,8 +22,8 @@ import pytest
 
 from edge_agent.bundle.reader import load
 from edge_agent.config import config as configs
-from edge_agent.update.bundle_store import Slots
-from edge_agent.update.record import Record
+from edge_agent.update.bundle_store import BundleStore
+from edge_agent.update.record import UpdateRecord
 from edge_agent.update.startup import to_run
 from tests.support.paths import ROOT, SUPPORT
 
@@ -72,7 +72,7 @@ class Victim:
     def left(self) -> Any:
         """What is on the disk and makes a difference to the next start."""
         update = self.config.state_dir / "update"
-        record = Slots(self.config.state_dir).read()
+        record = BundleStore(self.config.state_dir).read()
         last = record.last and (record.last.result, record.last.bundle)
         files = [
             (str(path.relative_to(update)), path.stat().st_size if "record" not in path.name else 0)
@@ -145,12 +145,12 @@ def is_old_or_new(victim: Victim) -> None:
 
 def ends_well(victim: Victim, newer: Path) -> None:
     """Left alone after the crash, the line runs, and the update comes to its end."""
-    staged = Slots(victim.config.state_dir).read() != Record()
+    staged = BundleStore(victim.config.state_dir).read() != UpdateRecord()
     done = victim.act("run", newer)
-    record = Slots(victim.config.state_dir).read()
+    record = BundleStore(victim.config.state_dir).read()
     assert record.phase == "idle"
     summary = done["summary"]
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["gaps"] == {}  # the camera waits: nothing may be lost
     assert summary["frames_captured"] == summary["frames_inspected"] > 0
     assert summary["lines_inspected"] == 256 * summary["frames_captured"]
@@ -183,7 +183,7 @@ def whole(victim: Victim, newer: Path, *, each_file: bool) -> tuple[list[tuple[s
             for number, kind in enumerate(kinds)
             if each_file or kind not in ("copy", "looked") or kinds[number + 1] != kind
         ]
-    assert Slots(victim.config.state_dir).read().active is not None
+    assert BundleStore(victim.config.state_dir).read().active is not None
     return steps, staged
 
 
@@ -212,7 +212,7 @@ def _pairs(victim: Victim, newer: Path, rng: random.Random | None) -> int:
     for step in rng.choices(steps, k=int(PAIRS)) if rng else steps:
         die_at(victim, newer, step, staged)
         left = victim.left()
-        if left[0] == Record() or (rng is None and left in firsts):
+        if left[0] == UpdateRecord() or (rng is None and left in firsts):
             continue  # there is no update whose steps could be disturbed; or the same one
         firsts.add(left)
         spare = victim.aside("spare")
@@ -256,7 +256,7 @@ def test_a_bundle_whose_starts_crash_is_given_up(victim: Victim, newer: Path) ->
     counted = ["write proving", "replace proving", "written proving"]
     assert seen == [counted] * 3
     done = victim.act("run", newer)
-    record = Slots(victim.config.state_dir).read()
+    record = BundleStore(victim.config.state_dir).read()
     assert record.last is not None
     assert (record.last.result, record.last.reason) == ("rolled_back", "the agent crashed 4 times")
     assert done["summary"]["bundle"]["version"] == 1

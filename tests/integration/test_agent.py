@@ -36,7 +36,7 @@ pytestmark = pytest.mark.system
 def closes(summary: dict[str, Any]) -> None:
     """Every frame the camera counted was inspected or declared in a gap."""
     gaps = {reason: n for reason, n in summary["gaps"].items() if reason != "spool_overflow"}
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["frames_captured"] == summary["frames_inspected"] + sum(gaps.values())
 
 

@@ -370,13 +370,13 @@ def _judge_frames(line: Line, report: Report) -> None:
             for reason, count in document["gaps"].items()
             if reason not in _LOST_BY_THEIR_EVENTS
         )
-        known = document["frames_inspected"] + gaps + document["frames_in_work"]
+        known = document["frames_inspected"] + gaps + document["frames_in_progress"]
         if known != document["frames_captured"]:
             report.violations.append(f"frames: {document}")
     for summary in line.summaries:
         report.frames += summary["frames_captured"]
-        if summary["frames_in_work"] or summary["frames_captured"] == 0:
-            report.violations.append(f"frames in work at the end: {summary['frames_in_work']}")
+        if summary["frames_in_progress"] or summary["frames_captured"] == 0:
+            report.violations.append(f"frames in work at the end: {summary['frames_in_progress']}")
 
 
 def soak(

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from edge_agent.config.config import Mqtt
+    from edge_agent.config.config import MqttConfig
 
 from tests.support.paths import ROOT
 
@@ -103,10 +103,10 @@ class StartAgent(Protocol):
     def __call__(self, config: Path, *arguments: str, **environment: str) -> AgentProcess: ...
 
 
-class MqttConfig(Protocol):
+class MakeMqttConfig(Protocol):
     """Return the [mqtt] section as the agent gets it."""
 
-    def __call__(self, broker: str, **keys: Any) -> Mqtt: ...
+    def __call__(self, broker: str, **keys: Any) -> MqttConfig: ...
 
 
 # Waiting.
@@ -781,11 +781,11 @@ def check_schema() -> Callable[[str, Any], None]:
 
 
 @pytest.fixture(scope="session")
-def mqtt_config() -> MqttConfig:
+def mqtt_config() -> MakeMqttConfig:
     """`mqtt_config(broker, **keys)`: the [mqtt] section as the agent gets it."""
-    from edge_agent.config.config import Mqtt
+    from edge_agent.config.config import MqttConfig
 
-    def convert(broker: str, **keys: Any) -> Mqtt:
-        return msgspec.convert({"broker": broker, **keys}, Mqtt)
+    def convert(broker: str, **keys: Any) -> MqttConfig:
+        return msgspec.convert({"broker": broker, **keys}, MqttConfig)
 
     return convert

@@ -45,7 +45,7 @@ def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image[mask == 2] -= 70
             cv2.imwrite(str(folder / "images" / f"{name}.png"), np.clip(image, 0, 255))
             cv2.imwrite(str(folder / "masks" / f"{name}.png"), mask)
-            class_name = ("sound", "spot", "bar")[kind]
+            class_name = ("defect_free", "spot", "bar")[kind]
             table.writerow([f"{name}.png", class_name, kind, int((mask > 0).sum())])
     return folder
 

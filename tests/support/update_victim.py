@@ -22,7 +22,7 @@ from edge_agent import agent as agents
 from edge_agent.config import config as configs
 from edge_agent.errors import EdgeError
 from edge_agent.update import shadow, trial_process, updater
-from edge_agent.update.bundle_store import Slots
+from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.staging import stage
 
 CRASHED = 99
@@ -31,7 +31,7 @@ CRASHED = 99
 class InThisProcess:
     """A Sandbox without a process."""
 
-    def __init__(self, begin: trial_process.Begin, go_on: Callable[[], None]) -> None:
+    def __init__(self, begin: trial_process.TrialRequest, go_on: Callable[[], None]) -> None:
         self._ready, self._models = trial_process._open(begin)
 
     def __enter__(self) -> InThisProcess:
@@ -39,7 +39,7 @@ class InThisProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def ready(self) -> trial_process.Ready:
+    def ready(self) -> trial_process.TrialReady:
         return self._ready
 
     def look(self, frame: Any) -> Any:
@@ -59,7 +59,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
             os._exit(CRASHED)
         number += 1
 
-    slots = Slots(config.state_dir, at=at)
+    slots = BundleStore(config.state_dir, at=at)
     if request["act"] == "stage":
         stage(config, slots, Path(request["bundle"]))
         return
@@ -67,7 +67,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
     def end_it() -> None:
         """When the update is through and some frames after it are."""
-        while Slots(config.state_dir).read().phase != "idle":
+        while BundleStore(config.state_dir).read().phase != "idle":
             time.sleep(0.02)
         seen = agent.health().frames_inspected
         while agent.health().frames_inspected < seen + 4:
@@ -81,7 +81,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
 def main() -> None:
     updater._POLL_S = 0.02
-    shadow.Sandbox = InThisProcess  # type: ignore[misc, assignment]
+    shadow.TrialProcess = InThisProcess  # type: ignore[misc, assignment]
     agents._DRAIN_S = 0.1
     for line in sys.stdin:
         request = json.loads(line)

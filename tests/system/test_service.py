@@ -408,7 +408,7 @@ def test_a_hanging_network_leaves_its_stack_and_is_restarted(
     stood = told.rindex("inference stands still")
     struck = told.rindex("Watchdog timeout")
     assert stood < struck, "first the stack, then the watchdog"
-    assert "edge_agent/runtime/onnx.py" in told[stood:struck]
+    assert "edge_agent/inspection/runtime/onnx.py" in told[stood:struck]
     assert "in _inspect_loop" in told[stood:struck]
     machine.configure(broker.url, "bundle", SIMULATED)
     machine.run("systemctl", "restart", UNIT, check=True)

@@ -41,7 +41,7 @@ def test_every_real_image_is_inspected_and_accounted_for(
     summary = done.summary
     assert summary["frames_captured"] == summary["frames_inspected"] == count
     assert summary["lines_inspected"] == count * shape[0]
-    assert (summary["gaps"], summary["frames_in_work"]) == ({}, 0)
+    assert (summary["gaps"], summary["frames_in_progress"]) == ({}, 0)
     assert (summary["messages_pending"], summary["messages_dropped"]) == (0, 0)
 
     heard.wait("state", 2)

@@ -12,11 +12,11 @@ from training.errors import RunFailed
 from workshop.errors import WorkshopError
 
 if TYPE_CHECKING:  # tensorflow and matplotlib take seconds: not for --help
-    from training.evaluate.evaluate import Chosen, Judge
+    from training.evaluate.evaluate import Evaluator, UnseenImages
     from training.evaluate.evaluation import Evaluation, Problem
-    from training.evaluate.predict import Network
+    from training.evaluate.predict import TrainedNetwork
     from workshop.datasets import DataSet
-    from workshop.segmentation_metrics import Record
+    from workshop.segmentation_metrics import ImageRecord
 
 _EXAMPLE = """\
 example:
@@ -120,9 +120,9 @@ def _gallery(text: str) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from training.evaluate import gallery, report
-    from training.evaluate.evaluate import Judge, choose, summed_up
+    from training.evaluate.evaluate import Evaluator, choose, summed_up
     from training.evaluate.evaluation import SEED_THRESHOLDS
-    from training.evaluate.predict import Stages, load
+    from training.evaluate.predict import TrainedStages, load
 
     if args.gate is None and args.segmenter is None:
         raise WorkshopError("--gate, --segmenter: give one or both")
@@ -136,7 +136,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     chosen = choose(dataset, args.part, networks, args.split)
     rule = RegionRule(min_probability=args.min_probability, min_area_px=args.min_area_px)
     thresholds = tuple(sorted({*SEED_THRESHOLDS, *args.threshold}))
-    judge = Judge(dataset, Stages(gate, segmenter, rule), thresholds)
+    judge = Evaluator(dataset, TrainedStages(gate, segmenter, rule), thresholds)
     records, problems = _judged(judge, chosen, args.submission)
     evaluation = summed_up(judge, args.part, chosen, records, problems)
     text = _json(evaluation)
@@ -158,7 +158,7 @@ def _make(folder: Path) -> None:
         raise WorkshopError(f"--out: {folder}: {error.strerror}; give a folder") from None
 
 
-def _open(args: argparse.Namespace, segmenter: Network | None) -> DataSet:
+def _open(args: argparse.Namespace, segmenter: TrainedNetwork | None) -> DataSet:
     from workshop.datasets import open_dataset
 
     names = args.class_names
@@ -182,11 +182,11 @@ def _open(args: argparse.Namespace, segmenter: Network | None) -> DataSet:
 
 
 def _judged(
-    judge: Judge, chosen: Chosen, submission: Path | None
-) -> tuple[list[Record], list[Problem]]:
+    judge: Evaluator, chosen: UnseenImages, submission: Path | None
+) -> tuple[list[ImageRecord], list[Problem]]:
     from training.evaluate.evaluate import judged
 
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     problems: list[Problem] = []
     found: Iterable[Any] = judged(judge, chosen, records, problems)
     if submission is not None:

@@ -107,14 +107,14 @@ def _config(args: argparse.Namespace) -> TrainConfig:
 
 def _data(args: argparse.Namespace, config: TrainConfig) -> tuple[DataSet, Split]:
     from workshop import near_duplicates, splits
-    from workshop.datasets import Simulated, open_dataset
+    from workshop.datasets import SimulatedDataSet, open_dataset
     from workshop.datasets.simulated import TRAIN_SEEDS, VALIDATION_SEEDS
 
     if str(args.data) == SIMULATED:
         first, data = config.seed % 100 * 10, config.data
         count = max(1, min(12, data.strips // 8))
         seeds = (TRAIN_SEEDS[first : first + data.strips], VALIDATION_SEEDS[first : first + count])
-        strips = Simulated([*seeds[0], *seeds[1]], data.frames_per_strip)
+        strips = SimulatedDataSet([*seeds[0], *seeds[1]], data.frames_per_strip)
         names = [sorted(s.name for s in strips.samples if strips.seed(s) in part) for part in seeds]
         return strips, splits.Split(tuple(names[0]), tuple(names[1]), ())
     dataset = open_dataset(args.data, config.data.class_names or None)

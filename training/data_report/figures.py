@@ -18,7 +18,7 @@ class Spread(msgspec.Struct, frozen=True):
     largest: float
 
 
-class ClassFigures(msgspec.Struct, frozen=True):
+class ClassCounts(msgspec.Struct, frozen=True):
     """Of a defect class. A defect is a connected part of a mask (corners touch).
 
     `images` have the class; on `drawn` of them it is drawn. `per_image` is defects on those;
@@ -43,36 +43,37 @@ class Size(msgspec.Struct, frozen=True):
 
 
 class NearPair(msgspec.Struct, frozen=True):
-    """Two names, and how alike the images are (0.25 to 1, see `training.likeness`)."""
+    """Two names, and how alike the images are (0.25 to 1, see `workshop.near_duplicates`)."""
 
     first: str
     second: str
     likeness: float
 
 
-class Report(msgspec.Struct, frozen=True):
+class DataReport(msgspec.Struct, frozen=True):
     """Lists hold names of samples.
 
     `imbalance` is images of the largest class over those of the smallest, None where a class has
-    none. `undrawn`: defective, but with nothing drawn; `drawn_on_sound` the opposite.
+    none. `undrawn`: defective, but with nothing drawn; `drawn_on_defect_free` the opposite.
     `mask_errors` and `unreadable` say why, one line each. `near_duplicates` are as many pairs as
     link all that belong together; `groups` counts sets of two images and more that show the same
     thing, `grouped_images` the images in them. `across_parts` are the groups that a given split
-    tears apart; `parts` are images by part and class ("sound" is one) and `unused` those in none.
+    tears apart; `parts` are images by part and class ("defect_free" is one) and `unused` those in
+    none.
     """
 
     name: str
     images: int
-    sound: int
+    defect_free: int
     defective: int
     imbalance: float | None
     width_px: Spread | None
     height_px: Spread | None
     sizes: tuple[Size, ...]
-    classes: tuple[ClassFigures, ...]
+    classes: tuple[ClassCounts, ...]
     defects_per_image: Spread | None
     undrawn: tuple[str, ...]
-    drawn_on_sound: tuple[str, ...]
+    drawn_on_defect_free: tuple[str, ...]
     mask_errors: tuple[str, ...]
     unreadable: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.data_report.figures import ClassFigures, NearPair, Report, Size, Spread
+from training.data_report.figures import ClassCounts, DataReport, NearPair, Size, Spread
 from workshop import near_duplicates
 from workshop import splits as split
 from workshop.datasets import DataSet, Planes
@@ -24,7 +24,7 @@ _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 def inspect(
     dataset: DataSet, splits: split.Split | None = None, *, progress: bool = False
-) -> Report:
+) -> DataReport:
     """Look at every image. Raises WorkshopError only where the split does not fit the data."""
     laid = None if splits is None else split.lay(splits, dataset)
     seen = _look(dataset, progress)
@@ -42,10 +42,10 @@ def inspect(
     )
     of_class = [images[k] for k in range(1, len(dataset.class_names) + 1)]
     fewest = min(of_class, default=0)
-    return Report(
+    return DataReport(
         name=dataset.name,
         images=len(names),
-        sound=len(names) - defective,
+        defect_free=len(names) - defective,
         defective=defective,
         imbalance=max(of_class) / fewest if fewest else None,
         width_px=_spread([width for _, width in seen.sizes]),
@@ -62,7 +62,7 @@ def inspect(
         ),
         defects_per_image=_spread(seen.defects_per_image),
         undrawn=tuple(seen.undrawn),
-        drawn_on_sound=tuple(seen.drawn_on_sound),
+        drawn_on_defect_free=tuple(seen.drawn_on_defect_free),
         mask_errors=tuple(seen.mask_errors),
         unreadable=tuple(seen.unreadable),
         duplicates=tuple(tuple(members) for members in same.values() if len(members) > 1),
@@ -91,7 +91,7 @@ class _Seen:
         self.per_image: dict[int, list[int]] = defaultdict(list)
         self.defects_per_image: list[int] = []
         self.undrawn: list[str] = []
-        self.drawn_on_sound: list[str] = []
+        self.drawn_on_defect_free: list[str] = []
         self.mask_errors: list[str] = []
         self.unreadable: list[str] = []
 
@@ -131,13 +131,13 @@ def _look(dataset: DataSet, progress: bool) -> _Seen:
         if sample.defective and not defects:
             seen.undrawn.append(sample.name)
         if defects and not sample.defective:
-            seen.drawn_on_sound.append(sample.name)
+            seen.drawn_on_defect_free.append(sample.name)
     return seen
 
 
-def _class_figures(class_id: int, name: str, images: int, seen: _Seen) -> ClassFigures:
+def _class_figures(class_id: int, name: str, images: int, seen: _Seen) -> ClassCounts:
     areas = seen.areas[class_id]
-    return ClassFigures(
+    return ClassCounts(
         class_id=class_id,
         name=name,
         images=images,

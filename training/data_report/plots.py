@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from edge_agent.frame import Image
-from training.data_report.figures import Report
+from training.data_report.figures import DataReport
 from workshop.datasets import DataSet
 from workshop.errors import WorkshopError
 
@@ -26,7 +26,7 @@ _DPI = 120
 _SOUND = "#8a8f98"
 
 
-def plots(dataset: DataSet, report: Report, out: Path) -> tuple[Path, ...]:
+def plots(dataset: DataSet, report: DataReport, out: Path) -> tuple[Path, ...]:
     """Write PNG files to the folder `out`; give their paths. Raises WorkshopError.
 
     classes, areas, sizes and samples always, near_duplicates where there are some.
@@ -58,10 +58,10 @@ def _colour(class_id: int) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _class_counts(report: Report) -> Figure:
+def _class_counts(report: DataReport) -> Figure:
     figure, axes = _figure()
-    names = ["sound", *(_plain(figures.name) for figures in report.classes)]
-    counts = [report.sound, *(figures.images for figures in report.classes)]
+    names = ["defect-free", *(_plain(figures.name) for figures in report.classes)]
+    counts = [report.defect_free, *(figures.images for figures in report.classes)]
     colours = [_SOUND, *(_colour(figures.class_id) for figures in report.classes)]
     bars = axes.barh(range(len(names)), counts, color=colours)
     axes.bar_label(bars, padding=3)
@@ -72,7 +72,7 @@ def _class_counts(report: Report) -> Figure:
     return figure
 
 
-def _areas(report: Report) -> Figure:
+def _areas(report: DataReport) -> Figure:
     figure, axes = _figure()
     for figures in report.classes:
         if figures.areas_log2:
@@ -91,7 +91,7 @@ def _areas(report: Report) -> Figure:
     return figure
 
 
-def _sizes(report: Report) -> Figure:
+def _sizes(report: DataReport) -> Figure:
     figure, axes = _figure()
     if report.sizes:
         axes.scatter(
@@ -107,10 +107,10 @@ def _sizes(report: Report) -> Figure:
     return figure
 
 
-def _samples(dataset: DataSet, report: Report) -> Figure:
+def _samples(dataset: DataSet, report: DataReport) -> Figure:
     undrawn = set(report.undrawn)
     rows: list[tuple[str, list[int]]] = []
-    for class_id, name in enumerate(("sound", *dataset.class_names)):
+    for class_id, name in enumerate(("defect-free", *dataset.class_names)):
         indices = [
             index
             for index, sample in enumerate(dataset.samples)
@@ -127,7 +127,7 @@ def _samples(dataset: DataSet, report: Report) -> Figure:
     return _sheet(sheet.tolist(), [name for name, _ in rows], "Samples by class, masks outlined")
 
 
-def _near_duplicates(dataset: DataSet, report: Report) -> Figure:
+def _near_duplicates(dataset: DataSet, report: DataReport) -> Figure:
     at = {sample.name: index for index, sample in enumerate(dataset.samples)}
     order = sorted(report.near_duplicates, key=lambda pair: pair.likeness)
     chosen = [order[i] for i in _spread_over(range(len(order)), _MAX_PAIRS)]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from training.data_report.figures import Report, Spread
+from training.data_report.figures import DataReport, Spread
 
 _SHOWN = 5
 
 
-def text(report: Report) -> str:
+def text(report: DataReport) -> str:
     """The report in lines of up to a terminal's width; long lists are cut, the JSON has them."""
     return "\n".join(_lines(report))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: DataReport) -> Iterator[str]:
     r = report
-    yield f"{r.name}: {r.images} images, {r.defective} defective, {r.sound} sound"
+    yield f"{r.name}: {r.images} images, {r.defective} defective, {r.defect_free} defect-free"
     yield from _sizes(r)
     if r.classes:
         yield ""
@@ -30,7 +30,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _list("unreadable images", r.unreadable)
     yield from _list("masks that cannot be used", r.mask_errors)
     yield from _list("defective images with nothing drawn", r.undrawn)
-    yield from _list("sound images with something drawn", r.drawn_on_sound)
+    yield from _list("defect-free images with something drawn", r.drawn_on_defect_free)
     yield from _list("sets of identical files", [" = ".join(names) for names in r.duplicates])
     yield from _list(
         "near-duplicate pairs",
@@ -56,7 +56,7 @@ def part_table(parts: dict[str, dict[str, int]]) -> Iterator[str]:
     return _table(rows)
 
 
-def _sizes(r: Report) -> Iterator[str]:
+def _sizes(r: DataReport) -> Iterator[str]:
     if r.width_px is None or r.height_px is None:
         return
     if len(r.sizes) == 1:
@@ -72,7 +72,7 @@ def _three(spread: Spread) -> str:
     return f"{spread.smallest:.0f} / {spread.median:.0f} / {spread.largest:.0f}"
 
 
-def _classes(r: Report) -> Iterator[str]:
+def _classes(r: DataReport) -> Iterator[str]:
     rows = [["class", "images", "drawn", "defects", "an image", "area px: 5 %", "50 %", "95 %"]]
     rows[0] += ["of the image: 5 %", "50 %", "95 %"]
     for figures in r.classes:

@@ -17,16 +17,16 @@ from edge_agent.frame import ClassMap, Image
 from edge_agent.inspection.segmenter import class_map
 from training.errors import RunFailed
 from training.evaluate.evaluation import Evaluation, Images, Model, Part, Problem, evaluation
-from training.evaluate.predict import Network, Stages
+from training.evaluate.predict import TrainedNetwork, TrainedStages
 from workshop import splits
 from workshop.datasets.base import DataSet, Planes
 from workshop.errors import WorkshopError
 from workshop.gate_metrics import logit
-from workshop.segmentation_metrics import Components, Outcome, Record, outcome
+from workshop.segmentation_metrics import Components, ImageOutcome, ImageRecord, outcome
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chosen:
+class UnseenImages:
     """Indices into the data set, and what became of the rest."""
 
     pick: tuple[int, ...]
@@ -36,8 +36,8 @@ class Chosen:
 
 
 def choose(
-    dataset: DataSet, part: Part, networks: Sequence[Network], split_file: Path | None
-) -> Chosen:
+    dataset: DataSet, part: Part, networks: Sequence[TrainedNetwork], split_file: Path | None
+) -> UnseenImages:
     """The images to judge. Raises WorkshopError where none is left."""
     wanted = range(len(dataset.samples))
     if part in ("train", "validation", "test"):
@@ -71,12 +71,12 @@ def choose(
                 f"--part unseen: the models have seen all {len(seen)} images; give other data, or "
                 "--part all for figures that are too good"
             )
-        return Chosen(tuple(kept), frozenset(), len(seen), tuple(problems))
-    return Chosen(tuple(kept), frozenset(seen), 0, tuple(problems))
+        return UnseenImages(tuple(kept), frozenset(), len(seen), tuple(problems))
+    return UnseenImages(tuple(kept), frozenset(seen), 0, tuple(problems))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class ImageView:
     """What there is to see of one image; `found` is None without a segmenter."""
 
     image: Image
@@ -85,14 +85,14 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judge:
+class Evaluator:
     """Looks at one image at a time and holds what the stages say against what is drawn."""
 
     dataset: DataSet
-    stages: Stages
+    stages: TrainedStages
     thresholds: tuple[float, ...]
 
-    def see(self, index: int) -> tuple[Record, ClassMap | None]:
+    def see(self, index: int) -> tuple[ImageRecord, ClassMap | None]:
         """The record, and the line's class map at the least threshold for whoever wants it.
 
         WorkshopError where the image or its mask cannot be read, ValueError where an output is
@@ -106,7 +106,7 @@ class Judge:
             planes = np.zeros_like(planes)
         parts = Components(planes)
         pixels = under_rule = classes = None
-        line: tuple[Outcome, ...] = ()
+        line: tuple[ImageOutcome, ...] = ()
         if stages.segmenter is not None:
             of_pixels = stages.pixels(look)
             pixels = outcome(planes, of_pixels, int(of_pixels.any()), parts)
@@ -119,7 +119,7 @@ class Judge:
                 line += (outcome(planes, result, len(found), parts),)
                 if least == self.thresholds[0]:
                     classes = result
-        record = Record(
+        record = ImageRecord(
             name=sample.name,
             index=index,
             defective=sample.defective,
@@ -131,25 +131,25 @@ class Judge:
         )
         return record, classes
 
-    def view(self, record: Record) -> View:
+    def view(self, record: ImageRecord) -> ImageView:
         """For the gallery: predictions at the least threshold, or of the segmenter alone where
         the gate stops the image."""
         image, planes = self.dataset.image(record.index), self.dataset.planes(record.index)
         if not record.defective:
             planes = np.zeros_like(planes)
         if self.stages.segmenter is None:
-            return View(image, planes, None)
+            return ImageView(image, planes, None)
         look = self.stages.look(image)
         least = logit(self.thresholds[0])
         if self.stages.gate is None or (record.logit is not None and record.logit < least):
             found = self.stages.regions(look)
         else:
             found = self.stages.line(look, least)
-        return View(image, planes, class_map(found, look.shape))
+        return ImageView(image, planes, class_map(found, look.shape))
 
 
 def judged(
-    judge: Judge, chosen: Chosen, records: list[Record], problems: list[Problem]
+    judge: Evaluator, chosen: UnseenImages, records: list[ImageRecord], problems: list[Problem]
 ) -> Iterator[tuple[str, Planes]]:
     """Look at the chosen images in turn; fills `records` and `problems`.
 
@@ -176,10 +176,10 @@ def judged(
 
 
 def summed_up(
-    judge: Judge,
+    judge: Evaluator,
     part: Part,
-    chosen: Chosen,
-    records: Sequence[Record],
+    chosen: UnseenImages,
+    records: Sequence[ImageRecord],
     problems: Sequence[Problem],
 ) -> Evaluation:
     """Everything that `judged` found."""

@@ -11,8 +11,8 @@ from edge_agent.bundle.manifest import RegionRule
 from edge_agent.version import VERSION
 from workshop.gate_metrics import GateFigures, gate_figures, logit
 from workshop.segmentation_metrics import (
+    ImageRecord,
     LineFigures,
-    Record,
     SegmenterFigures,
     line_figures,
     segmenter_figures,
@@ -72,7 +72,7 @@ def evaluation(
     class_names: tuple[str, ...],
     rule: RegionRule,
     thresholds: Sequence[float],
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
 ) -> Evaluation:
     """`models` by stage, "gate" and "segmenter" or one of them; `thresholds` ascending."""
     line: list[LineFigures] = []
@@ -93,7 +93,7 @@ def evaluation(
     )
 
 
-def _at_threshold(records: Sequence[Record], place: int, threshold: float) -> LineFigures:
+def _at_threshold(records: Sequence[ImageRecord], place: int, threshold: float) -> LineFigures:
     least = logit(threshold)
     return line_figures(
         records,
@@ -103,7 +103,7 @@ def _at_threshold(records: Sequence[Record], place: int, threshold: float) -> Li
     )
 
 
-def _gate(records: Sequence[Record], thresholds: Sequence[float]) -> GateFigures:
+def _gate(records: Sequence[ImageRecord], thresholds: Sequence[float]) -> GateFigures:
     scores = [(r.defective, r.logit) for r in records if r.logit is not None]
     return gate_figures(
         [score for defective, score in scores if not defective],

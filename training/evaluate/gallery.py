@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from training.evaluate.evaluate import View
+from training.evaluate.evaluate import ImageView
 from workshop.gate_metrics import logit, probability
 from workshop.report.pictures import Panel, jpeg_url, small, tinted
-from workshop.segmentation_metrics import Outcome, Record, image_dice
+from workshop.segmentation_metrics import ImageOutcome, ImageRecord, image_dice
 
 
 @dataclass(frozen=True, slots=True)
-class Pick:
+class GalleryImage:
     """An image for the gallery."""
 
-    record: Record
+    record: ImageRecord
     caption: str
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GalleryGroup:
     title: str
     text: str
-    picks: tuple[Pick, ...]
+    picks: tuple[GalleryImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class GalleryEntry:
     name: str
     caption: str
     wide: bool
     panels: tuple[Panel, ...]
 
 
-def choose(records: Sequence[Record], threshold: float | None, most: int) -> tuple[Group, ...]:
+def choose(
+    records: Sequence[ImageRecord], threshold: float | None, most: int
+) -> tuple[GalleryGroup, ...]:
     """Best, worst, missed and false alarms at `threshold`, `most` of each at the most.
 
     `threshold` is the least of the report's; None without a gate.
@@ -56,27 +58,27 @@ def choose(records: Sequence[Record], threshold: float | None, most: int) -> tup
     missed.sort(key=lambda r: (r.logit or 0, r.name))
     alarms.sort(key=lambda r: (-(r.logit or 0), r.name))
 
-    def caption(record: Record) -> str:
+    def caption(record: ImageRecord) -> str:
         on = _passed(record, threshold)
         return _score(record) + ("" if on else "; the gate stopped it")
 
     return (
-        Group("Best", "Defects found best, by Dice.", _with_dice(best)),
-        Group("Worst", "Alerted, but drawn worst, by Dice.", _with_dice(worst)),
-        Group(
+        GalleryGroup("Best", "Defects found best, by Dice.", _with_dice(best)),
+        GalleryGroup("Worst", "Alerted, but drawn worst, by Dice.", _with_dice(worst)),
+        GalleryGroup(
             "Missed",
             f"Defective images without an alert: {len(missed)}. Least suspect first.",
-            tuple(Pick(r, caption(r)) for r in missed[:most]),
+            tuple(GalleryImage(r, caption(r)) for r in missed[:most]),
         ),
-        Group(
+        GalleryGroup(
             "False alarms",
             f"Clean images with an alert: {len(alarms)}. Most suspect first.",
-            tuple(Pick(r, caption(r)) for r in alarms[:most]),
+            tuple(GalleryImage(r, caption(r)) for r in alarms[:most]),
         ),
     )
 
 
-def entry(pick: Pick, view: View, names: Sequence[str]) -> Entry:
+def entry(pick: GalleryImage, view: ImageView, names: Sequence[str]) -> GalleryEntry:
     plain = small(view.image)
     panels = [Panel("image", jpeg_url(plain))]
     masks = [view.drawn[:, :, k] for k in range(len(names))]
@@ -85,25 +87,25 @@ def entry(pick: Pick, view: View, names: Sequence[str]) -> Entry:
         masks = [view.found == k for k in range(1, len(names) + 1)]
         panels.append(Panel("predicted", jpeg_url(tinted(plain, masks))))
     lines, pixels = view.image.shape[:2]
-    return Entry(pick.record.name, pick.caption, pixels >= 2 * lines, tuple(panels))
+    return GalleryEntry(pick.record.name, pick.caption, pixels >= 2 * lines, tuple(panels))
 
 
-def _result(record: Record, threshold: float | None) -> Outcome | None:
+def _result(record: ImageRecord, threshold: float | None) -> ImageOutcome | None:
     return record.regions if threshold is None or not record.line else record.line[0]
 
 
-def _passed(record: Record, threshold: float | None) -> bool:
+def _passed(record: ImageRecord, threshold: float | None) -> bool:
     if threshold is None or record.logit is None:
         return True
     return record.logit >= logit(threshold)
 
 
-def _score(record: Record) -> str:
+def _score(record: ImageRecord) -> str:
     return "" if record.logit is None else f"gate {probability(record.logit):.3f}"
 
 
-def _with_dice(pairs: Iterable[tuple[float, Record]]) -> tuple[Pick, ...]:
+def _with_dice(pairs: Iterable[tuple[float, ImageRecord]]) -> tuple[GalleryImage, ...]:
     return tuple(
-        Pick(r, ", ".join(part for part in (f"Dice {value:.3f}", _score(r)) if part))
+        GalleryImage(r, ", ".join(part for part in (f"Dice {value:.3f}", _score(r)) if part))
         for value, r in pairs
     )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from sklearn import metrics
 
 from workshop.gate_metrics import GateFigures, Overkill, logit
-from workshop.report.figure import Look, Plot, plot
+from workshop.report.figure import Plot, PlotStyle, plot
 from workshop.statistics import Estimate, Floats
 
 _MIDDLE = 0.5
@@ -31,21 +31,21 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
         for at in figures.at
     ]
 
-    def roc(axes: Axes, look: Look) -> None:
+    def roc(axes: Axes, look: PlotStyle) -> None:
         axes.plot([0, 1], [0, 1], color=look.grid, linestyle="--")
         axes.plot(fpr, tpr, color=look.clean)
         marks = [(1 - c, d, t) for t, c, d, _ in places if c is not None and d is not None]
         _marks(axes, look, marks)
         axes.set(xlabel="clean images passed on", ylabel="defective images passed on")
 
-    def pr(axes: Axes, look: Look) -> None:
+    def pr(axes: Axes, look: PlotStyle) -> None:
         axes.axhline(float(truth.mean()), color=look.grid, linestyle="--")
         axes.plot(recall, precision, color=look.clean, drawstyle="steps-pre")
         marks = [(d, p, t) for t, _, d, p in places if d is not None and p is not None]
         _marks(axes, look, marks)
         axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.05))
 
-    def histogram(axes: Axes, look: Look) -> None:
+    def histogram(axes: Axes, look: PlotStyle) -> None:
         # A few scores far out would leave one bar for all the others.
         low, high = np.percentile(scores, (0.5, 99.5))
         bins = np.linspace(min(low, -6), max(high, 2), 41)
@@ -60,7 +60,7 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
         axes.set(xlabel="gate's logit", ylabel="images")
         axes.legend(frameon=False, labelcolor=look.ink)
 
-    def overkill(axes: Axes, look: Look) -> None:
+    def overkill(axes: Axes, look: PlotStyle) -> None:
         axes.plot(1 - tpr, fpr, color=look.clean, drawstyle="steps-pre")
         shown = [o for o in figures.overkill if o.overkill.value is not None]
         _whiskers(axes, look, [_allowed(o, len(defective)) for o in shown], _values(shown))
@@ -99,7 +99,7 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
 def dice_plot(names: Sequence[str], values: Sequence[Estimate]) -> Plot:
     """Dice per class with intervals, at least one of them with a value."""
 
-    def draw(axes: Axes, look: Look) -> None:
+    def draw(axes: Axes, look: PlotStyle) -> None:
         for row, one in enumerate(values):
             if one.value is not None and one.low is not None and one.high is not None:
                 axes.plot([one.low, one.high], [row, row], color=look.defect, linewidth=2)
@@ -115,7 +115,7 @@ def dice_plot(names: Sequence[str], values: Sequence[Estimate]) -> Plot:
     return plot("Dice per class", text, draw, height_in=max(1.6, 0.8 + 0.4 * len(values)))
 
 
-def _marks(axes: Axes, look: Look, marks: Sequence[tuple[float, float, float]]) -> None:
+def _marks(axes: Axes, look: PlotStyle, marks: Sequence[tuple[float, float, float]]) -> None:
     """Dots with their thresholds; those at one place share a label."""
     at: dict[tuple[float, float], list[str]] = {}
     for x, y, threshold in marks:
@@ -133,7 +133,7 @@ def _marks(axes: Axes, look: Look, marks: Sequence[tuple[float, float, float]]) 
         )
 
 
-def _whiskers(axes: Axes, look: Look, x: Sequence[float], values: Sequence[Estimate]) -> None:
+def _whiskers(axes: Axes, look: PlotStyle, x: Sequence[float], values: Sequence[Estimate]) -> None:
     for at, one in zip(x, values, strict=True):
         if one.value is not None and one.low is not None and one.high is not None:
             axes.plot([at, at], [one.low, one.high], color=look.defect, linewidth=1.5)

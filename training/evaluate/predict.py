@@ -16,22 +16,22 @@ from edge_agent.inspection.gate import frame_score, is_suspect
 from edge_agent.inspection.preprocess import Box, inputs, stitch, tile_boxes
 from edge_agent.inspection.segmenter import best_class, regions
 from workshop.keras_models import load as source
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Network:
+class TrainedNetwork:
     """A trained model. Without a card its input is what edge-export would take it to be."""
 
     file: str
-    source: source.Source
+    source: source.FloatNetwork
 
     @property
     def spec(self) -> InputSpec:
         return self.source.spec
 
     @property
-    def card(self) -> Card | None:
+    def card(self) -> ModelCard | None:
         return self.source.card
 
     @property
@@ -49,13 +49,13 @@ class Network:
         return out
 
 
-def load(stage: Literal["gate", "segmenter"], path: Path) -> Network:
+def load(stage: Literal["gate", "segmenter"], path: Path) -> TrainedNetwork:
     """A .keras file; a gate that ends in a sigmoid loses it. Raises EdgeError."""
-    return Network(path.name, source.load(stage, path))
+    return TrainedNetwork(path.name, source.load(stage, path))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class Prediction:
     """What the networks that are there say of one image.
 
     `logits` is float32 (n,), `maps` float32 (n, h, w, classes), n the number of tiles or 1.
@@ -71,30 +71,32 @@ class Look:
         return None if self.logits is None else frame_score(self.logits.tolist())
 
 
-class Stages:
+class TrainedStages:
     """Gate, segmenter or both, and the rule for regions: the line as it will be."""
 
-    def __init__(self, gate: Network | None, segmenter: Network | None, rule: RegionRule) -> None:
+    def __init__(
+        self, gate: TrainedNetwork | None, segmenter: TrainedNetwork | None, rule: RegionRule
+    ) -> None:
         self.gate, self.segmenter, self.rule = gate, segmenter, rule
 
-    def look(self, image: Image) -> Look:
-        """Both networks, whatever the gate says. ValueError as `Network.run`."""
-        return Look(
+    def look(self, image: Image) -> Prediction:
+        """Both networks, whatever the gate says. ValueError as `TrainedNetwork.run`."""
+        return Prediction(
             (image.shape[0], image.shape[1]),
             None if self.gate is None else self.gate.run(image).reshape(-1),
             None if self.segmenter is None else self.segmenter.run(image),
         )
 
-    def pixels(self, look: Look) -> ClassMap:
+    def pixels(self, look: Prediction) -> ClassMap:
         """The segmenter alone, each pixel on its own: its most probable class, if that reaches
         the rule's least probability. What `regions` starts from, areas of any size."""
         return best_class(self._whole(look, None), look.shape, self.rule.min_probability)[1]
 
-    def regions(self, look: Look) -> tuple[Region, ...]:
+    def regions(self, look: Prediction) -> tuple[Region, ...]:
         """The segmenter alone, under the rule."""
         return regions(self._whole(look, None), look.shape, self.rule)
 
-    def line(self, look: Look, threshold_logit: float) -> tuple[Region, ...]:
+    def line(self, look: Prediction, threshold_logit: float) -> tuple[Region, ...]:
         """Both stages, as `edge_agent`'s Gate and Segmenter: nothing where the gate sees nothing,
         and only suspect tiles where both stages look at the same ones."""
         if look.logits is None or look.score is None or self.gate is None:
@@ -108,7 +110,7 @@ class Stages:
         ]
         return regions(self._whole(look, suspect), look.shape, self.rule)
 
-    def _whole(self, look: Look, suspect: Sequence[Box] | None) -> NDArray[np.float32]:
+    def _whole(self, look: Prediction, suspect: Sequence[Box] | None) -> NDArray[np.float32]:
         """Probabilities (h, w, classes): of the frame, or, without tiles, still to be resized."""
         if look.maps is None or self.segmenter is None:
             raise ValueError("there is no segmenter")

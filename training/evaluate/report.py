@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate.evaluate import View
+from training.evaluate.evaluate import ImageView
 from training.evaluate.evaluation import Evaluation
-from training.evaluate.gallery import Group, entry
+from training.evaluate.gallery import GalleryGroup, entry
 from training.evaluate.plots import dice_plot, gate_plots
 from workshop.report import page
 from workshop.report.figure import Plot
 from workshop.report.pictures import colour
-from workshop.segmentation_metrics import Record
+from workshop.segmentation_metrics import ImageRecord
 from workshop.statistics import Estimate, Share
 
 _MOST_PROBLEMS = 10
@@ -32,15 +32,15 @@ class Plots:
         return {f"{re.sub('[^a-z]+', '-', p.title.lower())}.svg": p.light for p in shown}
 
 
-def plots(evaluation: Evaluation, records: Sequence[Record]) -> Plots:
+def plots(evaluation: Evaluation, records: Sequence[ImageRecord]) -> Plots:
     return Plots(_gate_plots(evaluation, records), _dice_plot(evaluation))
 
 
 def html(
     evaluation: Evaluation,
     drawn: Plots,
-    groups: Iterable[Group],
-    view: Callable[[Record], View],
+    groups: Iterable[GalleryGroup],
+    view: Callable[[ImageRecord], ImageView],
 ) -> str:
     """The page. `view` is called for the pictures in turn; what it gives is not kept."""
     names = evaluation.class_names
@@ -111,7 +111,7 @@ def _brief(one: Share | Estimate) -> str:
     return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
 
 
-def _gate_plots(evaluation: Evaluation, records: Sequence[Record]) -> tuple[Plot, ...]:
+def _gate_plots(evaluation: Evaluation, records: Sequence[ImageRecord]) -> tuple[Plot, ...]:
     clean = [r.logit for r in records if r.logit is not None and not r.defective]
     defective = [r.logit for r in records if r.logit is not None and r.defective]
     if evaluation.gate is None or not clean or not defective:

@@ -50,7 +50,7 @@ def write(path: Path, predictions: Iterable[tuple[str, Planes]]) -> int:
 def read(path: Path) -> dict[str, dict[int, str]]:
     """Run lengths by image and class, "" where nothing was found. Raises WorkshopError.
 
-    What a text says is seen when it is decoded (`edge_agent.rle.decode`).
+    What a text says is seen when it is decoded (`edge_agent.inspection.rle.decode`).
     """
     found: dict[str, dict[int, str]] = {}
     for where, (both, text) in read_table(path, COLUMNS):

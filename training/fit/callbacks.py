@@ -18,7 +18,7 @@ from training.fit.checkpoint import Checkpoint, Progress
 LAST, BEST = "last.npz", "best.npz"
 
 
-class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
+class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the best epoch by validation loss and the last one; ends after `patience` worse ones.
 
     With `keep_last` the last epoch counts as the best, and nothing ends early.
@@ -92,7 +92,7 @@ class Keeper(keras.callbacks.Callback):  # type: ignore[misc]
 class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
     """Steps on standard error, and a line for each epoch."""
 
-    def __init__(self, keeper: Keeper, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, keeper: EpochKeeper, epochs: int, steps: int, done: int) -> None:
         super().__init__()
         self._keeper, self._epochs = keeper, epochs
         slow = 0.5 if sys.stderr.isatty() else 30

@@ -69,7 +69,7 @@ def network(
     return model, networks.taught(model, half_turn=turn) if head == "mapped" else model
 
 
-def standardise(model: keras.Model, train: batches.Source, config: TrainConfig) -> None:
+def standardise(model: keras.Model, train: batches.ImageSource, config: TrainConfig) -> None:
     """Give what a gate's head reads mean 0 and deviation 1 over the training images as they are."""
     scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
     if not scales:
@@ -115,7 +115,7 @@ def set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
 
 
 def compile_for(
-    model: keras.Model, config: TrainConfig, phase: Phase, steps: int, train: batches.Source
+    model: keras.Model, config: TrainConfig, phase: Phase, steps: int, train: batches.ImageSource
 ) -> None:
     """Give the model its loss, its metrics and an optimizer for the phase."""
     total = steps * (phase.end - phase.first)
@@ -155,15 +155,15 @@ def compile_for(
     model.compile(optimizer, loss, metrics=[Dice()])
 
 
-def gate_weights(train: batches.Source, config: TrainConfig) -> tuple[float, float] | None:
-    """Of a sound and of a defective image: together they weigh the same."""
+def gate_weights(train: batches.ImageSource, config: TrainConfig) -> tuple[float, float] | None:
+    """Of a defect-free and of a defective image: together they weigh the same."""
     if not config.balance.class_weights or train.stage != "gate":
         return None
     share = float((train.first_class != 0).mean())
     return 0.5 / (1 - share), 0.5 / share
 
 
-def _class_weights(train: batches.Source) -> tuple[float, ...]:
+def _class_weights(train: batches.ImageSource) -> tuple[float, ...]:
     """Per defect class one over the root of its number of images, 1 in the mean."""
     present = [train.dataset.samples[i].class_ids for i in train.pick]
     counts = [

@@ -9,7 +9,7 @@ from edge_agent.bundle.manifest import InputSpec
 from training.config import TrainConfig
 from training.input import batches
 from training.networks import backbones
-from workshop.datasets import DataSet, Simulated
+from workshop.datasets import DataSet, SimulatedDataSet
 from workshop.errors import WorkshopError
 from workshop.splits import Indices
 
@@ -29,12 +29,12 @@ def input_spec(config: TrainConfig, stage: batches.Stage) -> InputSpec:
 
 def sources(
     stage: batches.Stage, config: TrainConfig, dataset: DataSet, laid: Indices
-) -> dict[str, batches.Source]:
+) -> dict[str, batches.ImageSource]:
     """Training and validation images, without those that would teach the wrong thing."""
     spec = input_spec(config, stage)
     found = {}
     for part, indices in (("train", laid.train), ("validation", laid.validation)):
-        source = batches.Source(dataset, np.array(indices, np.int64), stage, spec)
+        source = batches.ImageSource(dataset, np.array(indices, np.int64), stage, spec)
         kind = source.first_class
         if stage == "gate" and not (kind == 0).any():
             raise WorkshopError(f"{part}: no image without a defect; a gate needs both")
@@ -50,14 +50,14 @@ def sources(
             most = min(len(clean), round(ratio * int((keep & (kind != 0)).sum())))
             keep[clean] = False
             keep[clean[np.linspace(0, len(clean) - 1, most).round().astype(int)]] = True
-        found[part] = batches.Source(dataset, source.pick[keep], stage, spec)
+        found[part] = batches.ImageSource(dataset, source.pick[keep], stage, spec)
     return found
 
 
-def read_once(parts: dict[str, batches.Source]) -> None:
+def read_once(parts: dict[str, batches.ImageSource]) -> None:
     """A mask that does not fit is found now, not in the middle of the night."""
     for part, source in parts.items():
-        if isinstance(source.dataset, Simulated):
+        if isinstance(source.dataset, SimulatedDataSet):
             continue
         slow = len(source.pick) > 200
         for index in tqdm(source.pick, desc=f"checking {part}", unit="image", disable=not slow):

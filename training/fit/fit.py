@@ -19,7 +19,7 @@ from edge_agent.bundle.manifest import InputSpec
 from training.config import TrainConfig, check
 from training.errors import RunFailed
 from training.fit import checkpoint, compile, data_sources, loop, run_folder, strategy
-from training.fit.callbacks import BEST, LAST, Keeper, ProgressBar
+from training.fit.callbacks import BEST, LAST, EpochKeeper, ProgressBar
 from training.fit.checkpoint import Progress
 from training.input import batches
 from training.networks import backbones
@@ -84,8 +84,8 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _identity(
-    job: Job, sources: dict[str, batches.Source], digests: dict[int, str]
-) -> run_folder.Identity:
+    job: Job, sources: dict[str, batches.ImageSource], digests: dict[int, str]
+) -> run_folder.RunIdentity:
     parts = {}
     for part, source in sources.items():
         lines = sorted(f"{source.dataset.samples[i].name} {digests[int(i)]}\n" for i in source.pick)
@@ -93,11 +93,11 @@ def _identity(
     body = Path(job.config.network.backbone)
     if body.is_file():
         parts["backbone"] = hashlib.sha256(body.read_bytes()).hexdigest()
-    return run_folder.Identity(stage=job.stage, config=job.config, data_sha256=parts)
+    return run_folder.RunIdentity(stage=job.stage, config=job.config, data_sha256=parts)
 
 
 def _progress(
-    job: Job, identity: run_folder.Identity, *, chief: bool, source: batches.Source
+    job: Job, identity: run_folder.RunIdentity, *, chief: bool, source: batches.ImageSource
 ) -> Progress:
     """Where the run stands: at its start, or after the last epoch of the folder's checkpoint."""
     if job.resume:
@@ -115,7 +115,7 @@ def _progress(
 
 def _train(
     job: Job,
-    sources: dict[str, batches.Source],
+    sources: dict[str, batches.ImageSource],
     where: tf.distribute.Strategy,
     progress: Progress,
     *,
@@ -138,7 +138,7 @@ def _train(
             model.optimizer.build(model.trainable_variables)
             if resumed and progress.epochs == resumed:
                 _restore(model, job.out / LAST, progress, same_phase=resumed > phase.first)
-        keeper = Keeper(
+        keeper = EpochKeeper(
             job.out if chief else None,
             progress,
             patience=config.optimisation.patience if phase is stages[-1] else None,
@@ -162,7 +162,9 @@ def _train(
     return progress
 
 
-def _names(source: batches.Source, config: TrainConfig, epoch: int, step: int) -> tuple[str, ...]:
+def _names(
+    source: batches.ImageSource, config: TrainConfig, epoch: int, step: int
+) -> tuple[str, ...]:
     """The images of a step."""
     order, size = batches.plan(source, config, epoch), config.optimisation.batch
     picked = (order[k % len(order)] for k in range(step * size, (step + 1) * size))
@@ -170,7 +172,7 @@ def _names(source: batches.Source, config: TrainConfig, epoch: int, step: int) -
 
 
 def _callbacks(
-    job: Job, keeper: Keeper, steps: int, done: int, *, chief: bool
+    job: Job, keeper: EpochKeeper, steps: int, done: int, *, chief: bool
 ) -> Iterator[keras.callbacks.Callback]:
     yield keeper
     if chief:
@@ -200,7 +202,7 @@ def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:
     """
     body = Path(job.config.network.backbone)
     inherited = model_card.read(body) if body.is_file() and zipfile.is_zipfile(body) else None
-    own = model_card.Card(
+    own = model_card.ModelCard(
         stage=job.stage,
         input=spec,
         class_names=job.dataset.class_names,
@@ -215,6 +217,6 @@ def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:
     return int(model.count_params())
 
 
-def _save(model: keras.Model, path: Path, described: model_card.Card) -> None:
+def _save(model: keras.Model, path: Path, described: model_card.ModelCard) -> None:
     model.save(path)
     model_card.write(path, described)

@@ -32,7 +32,7 @@ from workshop.splits import write as write_split
 _TOOLS = ("linegate", "tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python")
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Two runs with the same identity end in the same weights, on the same kind of CPU."""
 
     stage: str
@@ -44,10 +44,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
 
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`train.json`."""
 
-    identity: Identity
+    identity: RunIdentity
     input: InputSpec
     data: str
     class_names: tuple[str, ...]
@@ -63,9 +63,11 @@ def claim(out: Path, *, resume: bool) -> None:
         raise WorkshopError(f"--resume: {out}: no finished epoch there; leave --resume out")
 
 
-def begin(out: Path, identity: Identity, split: Split, dataset: DataSet, spec: InputSpec) -> None:
+def begin(
+    out: Path, identity: RunIdentity, split: Split, dataset: DataSet, spec: InputSpec
+) -> None:
     """Make the folder. WorkshopError where that cannot be."""
-    begun = Begun(
+    begun = RunRecord(
         identity=identity,
         input=spec,
         data=dataset.name,
@@ -81,10 +83,10 @@ def begin(out: Path, identity: Identity, split: Split, dataset: DataSet, spec: I
         raise WorkshopError(f"--out: {out}: {error.strerror}; give a folder to write to") from None
 
 
-def difference(out: Path, identity: Identity) -> str:
+def difference(out: Path, identity: RunIdentity) -> str:
     """In which settings the run in `out` differs from `identity`, for a message."""
     try:
-        old = msgspec.json.decode((out / "train.json").read_bytes(), type=Begun).identity
+        old = msgspec.json.decode((out / "train.json").read_bytes(), type=RunRecord).identity
     except (OSError, msgspec.DecodeError):
         return "other settings (its train.json cannot be read)"
     then, now = (_flat(json.loads(msgspec.json.encode(one))) for one in (old, identity))

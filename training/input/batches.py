@@ -27,7 +27,7 @@ _PARALLEL = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class ImageSource:
     """The images of one part: `pick` are their indices in the data set, ascending."""
 
     dataset: DataSet
@@ -37,14 +37,14 @@ class Source:
 
     @property
     def first_class(self) -> NDArray[np.int64]:
-        """Per image its first class, 0 for a sound one; defective and not drawn: -1."""
+        """Per image its first class, 0 for a defect-free one; defective and not drawn: -1."""
         found = (self.dataset.samples[i] for i in self.pick)
         return np.array(
             [(s.class_ids[0] if s.class_ids else -1) if s.defective else 0 for s in found], np.int64
         )
 
 
-def plan(source: Source, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
+def plan(source: ImageSource, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
     """The images of epoch `epoch` (from 0) in their order, as indices into the data set.
 
     As many in every epoch: the length depends on the labels and the configuration only.
@@ -64,7 +64,8 @@ def plan(source: Source, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
 
 
 def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]:
-    """Chance of each image, so that all classes come equally often; for a gate half are sound."""
+    """Chance of each image, so that all classes come equally often; for a gate half are
+    defect-free."""
     kinds, where, counts = np.unique(kind, return_inverse=True, return_counts=True)
     weight = np.ones(len(kinds))
     if gate and (kinds == 0).any() and len(kinds) > 1:
@@ -74,7 +75,7 @@ def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]
 
 
 def example(
-    source: Source, index: int, *, rng: np.random.Generator | None, config: TrainConfig
+    source: ImageSource, index: int, *, rng: np.random.Generator | None, config: TrainConfig
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Input (h, w, c) and target of image `index`: all its tiles; with `rng` one, augmented.
 
@@ -107,7 +108,7 @@ def example(
             target = np.array([defective], np.float32)
         if mapped:
             # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
-            # sound; nor is it where another was pasted beside it.
+            # defect-free; nor is it where another was pasted beside it.
             known = source.dataset.samples[index].drawn and (cover.any() or not defective)
             where = cover.max(axis=2).reshape(-1).astype(np.float32) / 255
             target = np.append(target, where if known else np.full_like(where, -1))
@@ -141,7 +142,7 @@ def _drawn(boxes: tuple[Box, ...], planes: Planes, rng: np.random.Generator) -> 
 
 
 def _with_paste(
-    source: Source, view: Image, cover: Cover, rng: np.random.Generator
+    source: ImageSource, view: Image, cover: Cover, rng: np.random.Generator
 ) -> tuple[Image, Cover]:
     drawn = np.flatnonzero(source.first_class > 0)
     if not len(drawn):
@@ -154,7 +155,7 @@ def _with_paste(
 
 
 def training(
-    source: Source,
+    source: ImageSource,
     config: TrainConfig,
     first_epoch: int,
     steps: int,
@@ -164,7 +165,7 @@ def training(
     """Batches from epoch `first_epoch` on without end, `steps` full ones an epoch.
 
     `worker` (how many, which): of several workers each reads its own images only. `weights`, of
-    a sound and of a defective image, go with the targets of a gate.
+    a defect-free and of a defective image, go with the targets of a gate.
     """
     batch = config.optimisation.batch
 
@@ -198,7 +199,7 @@ def training(
     return _unsharded(data.batch(batch, drop_remainder=True).prefetch(2))
 
 
-def validation(source: Source, config: TrainConfig) -> tf.data.Dataset:
+def validation(source: ImageSource, config: TrainConfig) -> tf.data.Dataset:
     """Every image once, in order, every tile of it, as it is."""
 
     def examples() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -216,7 +217,7 @@ def _unsharded(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def _signature(source: Source, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+def _signature(source: ImageSource, config: TrainConfig) -> tuple[tf.TensorSpec, tf.TensorSpec]:
     size = (source.spec.height, source.spec.width)
     target: tuple[int, ...] = (*size, len(source.dataset.class_names))
     if source.stage == "gate":

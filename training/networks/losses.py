@@ -123,7 +123,7 @@ class Pointing(keras.losses.Loss):  # type: ignore[misc]
     Truth is float32 (n, 1 + h * w): 1 for defective, then how much of each pixel defects cover,
     -1 throughout where nobody drew them, which teaches no cell. A cell is the defect's from a
     sixteenth of it on; with less it counts for nothing. However few, the defect's cells of an
-    image weigh as much together as the sound ones. That labels and masks teach one network is
+    image weigh as much together as the defect-free ones. That labels and masks teach one network is
     after Bozic et al., Mixed supervision for surface-defect detection (arXiv:2104.06064).
     """
 

@@ -1,4 +1,4 @@
-"""Figures while training. What is reported in the end: `training.measures`."""
+"""Figures while training. What is reported in the end: `workshop.segmentation_metrics`."""
 
 from __future__ import annotations
 

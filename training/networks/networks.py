@@ -2,7 +2,7 @@
 
 Gate: ResNet50 (He et al., arXiv:1512.03385; layer names and details as in keras.applications, so
 that its weights fit at width 1) under the seed's head. Segmenter: the seed's Res-U-Net. Either
-can stand on a headless Keras model instead of its own encoder (`training.backbones`).
+can stand on a headless Keras model instead of its own encoder (`training.networks.backbones`).
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def gate(
 
     That head is an average pool 4x4, flatten, dense 256, dropout 0.3. `head` "pooled" is linear
     in the mean and the maximum of each channel over the whole image, of every map the body gives
-    (see `training.backbones.taps`): the place of a defect does not matter then, and texture as
-    well as shape is seen, which a small set does not teach by itself. Layers STANDARDISE take
-    mean and variance over the training images (see `training.learner`). Head "mapped" adds to that
-    logit the highest one on a map of cells, as large as the deepest map, which learns from masks
-    where the defect is (see `taught`). With `half_turn` the body sees the image and the image
+    (see `training.networks.backbones.taps`): the place of a defect does not matter then, and
+    texture as well as shape is seen, which a small set does not teach by itself. Layers STANDARDISE
+    take mean and variance over the training images (see `training.fit.compile`). Head "mapped" adds
+    to that logit the highest one on a map of cells, as large as the deepest map, which learns from
+    masks where the defect is (see `taught`). With `half_turn` the body sees the image and the image
     turned upside down, and the logit is the mean of both: what a channel says hangs on the
     direction a little, which is noise. It costs the time twice.
 
@@ -192,10 +192,10 @@ def segmenter(
 
     Input float32 (n, height_px, width_px, 1), standardised; output float32
     (n, height_px, width_px, classes), probabilities. Both sides must be multiples of 16.
-    With a `backbone` that gives maps at strides 2, 4, 8 and 16 (see `training.backbones.taps`)
-    these take the place of the way down, the input has 3 channels in 0..1, as the backbone wants
-    it, and the deepest maps have a say of their own in the class: what a defect is shows there,
-    and through the narrow end of the decoder it hardly comes.
+    With a `backbone` that gives maps at strides 2, 4, 8 and 16 (see
+    `training.networks.backbones.taps`) these take the place of the way down, the input has 3
+    channels in 0..1, as the backbone wants it, and the deepest maps have a say of their own in the
+    class: what a defect is shows there, and through the narrow end of the decoder it hardly comes.
     """
     image = keras.Input((height_px, width_px, 1 if backbone is None else 3), name="image")
     x = image

@@ -2,8 +2,16 @@
 
 from workshop.datasets.base import DataSet, Planes, Sample
 from workshop.datasets.chooser import open_dataset
-from workshop.datasets.masks import Masks
-from workshop.datasets.severstal import Severstal
-from workshop.datasets.simulated import Simulated
+from workshop.datasets.masks import MaskDataSet
+from workshop.datasets.severstal import SeverstalDataSet
+from workshop.datasets.simulated import SimulatedDataSet
 
-__all__ = ["DataSet", "Masks", "Planes", "Sample", "Severstal", "Simulated", "open_dataset"]
+__all__ = [
+    "DataSet",
+    "MaskDataSet",
+    "Planes",
+    "Sample",
+    "SeverstalDataSet",
+    "SimulatedDataSet",
+    "open_dataset",
+]

@@ -19,9 +19,9 @@ def open_dataset(
     in which single masks are broken, for those who look for such.
     """
     if masks.fits(path):
-        return masks.Masks(path, class_names, strict=strict)
+        return masks.MaskDataSet(path, class_names, strict=strict)
     if severstal.fits(path):
-        return severstal.Severstal(path, class_names)
+        return severstal.SeverstalDataSet(path, class_names)
     if not path.is_dir():
         raise WorkshopError(f"{path}: no such folder; give the folder of a data set")
     raise WorkshopError(

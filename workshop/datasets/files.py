@@ -81,7 +81,7 @@ def check_class_names(names: tuple[str, ...] | None) -> None:
 
 
 def class_id_of(text: str, where: str) -> int:
-    """A class number, 0 for sound."""
+    """A class number, 0 for defect-free."""
     try:
         number = int(text)
     except ValueError:

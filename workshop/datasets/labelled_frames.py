@@ -11,7 +11,7 @@ from workshop.errors import WorkshopError
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """`class_id` 0 is sound; `defect_px` is None where labels.csv does not say."""
+    """`class_id` 0 is defect-free; `defect_px` is None where labels.csv does not say."""
 
     image: Path
     class_id: int
@@ -40,7 +40,7 @@ def read(folder: Path) -> tuple[LabelledFrame, ...]:
 def _frame(folder: Path, row: dict[str, str | None], where: str) -> LabelledFrame:
     name, class_id, pixels = (row.get(k) for k in ("file", "class_id", "defect_pixels"))
     if not name or not class_id or not class_id.isdecimal():
-        raise WorkshopError(f"{where}: file and class_id (0 for sound) are needed")
+        raise WorkshopError(f"{where}: file and class_id (0 for defect-free) are needed")
     if pixels and not pixels.isdecimal():
         raise WorkshopError(f"{where}: defect_pixels: {pixels!r} is not a whole number")
     image = folder / "images" / name

@@ -1,9 +1,9 @@
 """Images with index masks: `images/`, optional `masks/`, optional `labels.csv`.
 
-A mask is a grey PNG of the image's stem and size: 0 sound, k the k-th class. An image without one
-has nothing drawn on it. `labels.csv` (file, class_name, class_id; class_id 0: sound) names every
-image and has the last word on whether it is defective: an image may be labelled and not drawn.
-Without it the masks say so.
+A mask is a grey PNG of the image's stem and size: 0 defect-free, k the k-th class. An image without
+one has nothing drawn on it. `labels.csv` (file, class_name, class_id; class_id 0: defect-free)
+names every image and has the last word on whether it is defective: an image may be labelled and not
+drawn. Without it the masks say so.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fits(folder: Path) -> bool:
     return (folder / "images").is_dir() and any(parts)
 
 
-class Masks(ImageFiles):
+class MaskDataSet(ImageFiles):
     """`strict`: a mask that cannot be used ends the opening; otherwise the image counts as
     defective, of no class, and its planes raise the error."""
 
@@ -51,7 +51,7 @@ class Masks(ImageFiles):
         names = list_images(folder / "images")
         labels = _labels(folder, set(names))
         self._masks = _mask_files(folder / "masks", names)
-        # Whoever is labelled sound need not be looked at.
+        # Whoever is labelled defect-free need not be looked at.
         look = [n for n in names if n in self._masks and (labels is None or labels.ids[n])]
         limit = len(class_names) if class_names is not None else _MAX_UNNAMED
         drawn: dict[str, tuple[int, ...]] = {}
@@ -166,7 +166,7 @@ def _drawn(path: Path, limit: int, class_names: tuple[str, ...] | None) -> tuple
         if class_names is not None:
             raise outside(int(ids[-1]), class_names, str(path))
         raise WorkshopError(
-            f"{path}: class id {ids[-1]}; a mask holds class numbers (0 sound, 1, 2, …), "
+            f"{path}: class id {ids[-1]}; a mask holds class numbers (0 defect-free, 1, 2, …), "
             "not grey levels"
         )
     return tuple(int(i) for i in ids)

@@ -3,8 +3,9 @@
 `train.csv` has the columns ImageId, ClassId, EncodedPixels, or in its older form
 ImageId_ClassId ("name.jpg_3") and EncodedPixels; an empty field means nothing of that class.
 `defect_and_no_defect.csv` (ImageId, label), where there, names the images that are labelled:
-0 sound, 1 defective, even with nothing drawn; images in neither table are left out, and a line in
-the log counts them. Without it every image that `train.csv` does not draw on is sound.
+0 defect-free, 1 defective, even with nothing drawn; images in neither table are left out, and a
+line in the log counts them. Without it every image that `train.csv` does not draw on is
+defect-free.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def fits(folder: Path) -> bool:
     return (folder / "train_images").is_dir() and (folder / "train.csv").is_file()
 
 
-class Severstal(ImageFiles):
+class SeverstalDataSet(ImageFiles):
     def __init__(self, folder: Path, class_names: tuple[str, ...] | None = None) -> None:
         check_class_names(class_names)
         names = CLASS_NAMES if class_names is None else class_names
@@ -120,10 +121,13 @@ def _labels(path: Path, runs: _Runs, images: set[str]) -> dict[str, bool]:
         if check_name(name, where) in labels:
             raise WorkshopError(f"{where}: {name} is there twice; give each image one row")
         if label not in ("0", "1"):
-            raise WorkshopError(f"{where}: label {label!r}; write 0 for sound, 1 for defective")
+            raise WorkshopError(
+                f"{where}: label {label!r}; write 0 for defect-free, 1 for defective"
+            )
         if label == "0" and runs.get(name):
             raise WorkshopError(
-                f"{where}: {name} is sound here, but train.csv draws class {min(runs[name])} on it"
+                f"{where}: {name} is defect-free here, "
+                f"but train.csv draws class {min(runs[name])} on it"
             )
         labels[name] = label == "1"
     _check_images(path, labels, images)

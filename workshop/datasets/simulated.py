@@ -16,7 +16,7 @@ from workshop.errors import WorkshopError
 
 FRAME_LINES = 256
 # Strips that training may look at. Calibration and tests take theirs from other ranges
-# (see docs/architecture.md, "Seeds"), so that no figure is reported on a strip seen here.
+# (see docs/internals.md, "Seeds"), so that no figure is reported on a strip seen here.
 TRAIN_SEEDS = range(1_000, 2_000)
 VALIDATION_SEEDS = range(2_000, 3_000)
 
@@ -27,7 +27,7 @@ _STRIPS_KEPT = 4
 _SILENT = 200
 
 
-class Simulated:
+class SimulatedDataSet:
     """The first `frames_per_strip` frames of each strip. Frames with a little defect (fewer than
     MIN_DEFECT_PX) are left out.
 

@@ -26,7 +26,7 @@ _REACHING_OUT = ("PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
+class KerasNetwork:
     """`call` takes float32 (batch, h, w, c) and gives one tensor; `shape` is (h, w, c), with None
     where the model leaves it open. `owner` keeps the weights alive."""
 
@@ -35,7 +35,7 @@ class Loaded:
     owner: Any
 
 
-def load(path: Path, weights: Path | None, *, trust: bool) -> Loaded:
+def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
     """Raises WorkshopError with what is wrong, without the argument's name."""
     if path.suffix == ".json":
         if weights is None:
@@ -76,11 +76,11 @@ def refuse_reaching_out(function: Any, path: Path, *, trust: bool) -> None:
             )
 
 
-def _of_keras(model: Any) -> Loaded:
+def _of_keras(model: Any) -> KerasNetwork:
     shapes = model.input_shape, model.output_shape
     if not all(isinstance(s, tuple) for s in shapes):
         raise WorkshopError(f"inputs {shapes[0]}, outputs {shapes[1]}; one of each is needed")
-    return Loaded(lambda x: model(x, training=False), tuple(shapes[0][1:]), model)
+    return KerasNetwork(lambda x: model(x, training=False), tuple(shapes[0][1:]), model)
 
 
 def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
@@ -114,7 +114,7 @@ def _in_keras_2(path: Path) -> Any | None:
         return None
 
 
-def _from_saved_model(path: Path) -> Loaded:
+def _from_saved_model(path: Path) -> KerasNetwork:
     try:
         owner = tf.saved_model.load(str(path))
         call = owner.signatures["serving_default"]
@@ -128,7 +128,7 @@ def _from_saved_model(path: Path) -> Loaded:
             f"{path}: inputs {sorted(given)}, outputs {sorted(result)}; one of each is needed"
         )
     ((name, spec),), ((output, _),) = given.items(), result.items()
-    return Loaded(lambda x: call(**{name: x})[output], tuple(spec.shape[1:]), owner)
+    return KerasNetwork(lambda x: call(**{name: x})[output], tuple(spec.shape[1:]), owner)
 
 
 def _config_in_h5(path: Path) -> Any:

@@ -43,7 +43,7 @@ def from_uint8(frozen: Any) -> Any:
     return freeze(lambda image: frozen(tf.cast(image, tf.float32) * scale)[0], shape, tf.uint8)
 
 
-class Serving(tf.Module):  # type: ignore[misc]
+class ServingModule(tf.Module):  # type: ignore[misc]
     """The function with names that the converters keep."""
 
     def __init__(self, frozen: Any) -> None:

@@ -20,13 +20,13 @@ from edge_agent.bundle.manifest import GATE_INPUT, SEGMENTER_INPUT, Input, Input
 from workshop import model_card
 from workshop.errors import WorkshopError
 from workshop.keras_models import files, freeze
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 _Shape = tuple[int, int, Literal[1, 3]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class FloatNetwork:
     """`function` is the network as `frozen.freeze` makes it; `output_shape` is (1,) or (h, w,
     classes). `note` says what was changed on it, for the manifest."""
 
@@ -36,7 +36,7 @@ class Source:
     spec: InputSpec
     sha256: str
     note: str
-    card: Card | None = None
+    card: ModelCard | None = None
 
     def run(self, batch: Input) -> NDArray[np.float32]:
         """The float network on inputs (n, h, w, c): float32 (n, 1) or (n, h, w, classes)."""
@@ -51,7 +51,7 @@ def load(
     *,
     trust: bool = False,
     uint8_input: bool = False,
-) -> Source:
+) -> FloatNetwork:
     """Load what `keras_in.load` takes as "gate" or "segmenter". Raises WorkshopError.
 
     `uint8_input`: where the input is divided by 255, the network does that itself; to standardise
@@ -80,7 +80,7 @@ def load(
     digest = hashlib.sha256()
     for file in _files(path, weights):
         digest.update(file.read_bytes())
-    return Source(stage, function, output, spec, digest.hexdigest(), note, found)
+    return FloatNetwork(stage, function, output, spec, digest.hexdigest(), note, found)
 
 
 def _files(path: Path, weights: Path | None) -> list[Path]:
@@ -90,7 +90,7 @@ def _files(path: Path, weights: Path | None) -> list[Path]:
     return [path] if weights is None else [path, weights]
 
 
-def _card(path: Path) -> Card | None:
+def _card(path: Path) -> ModelCard | None:
     # Only a .keras file is an archive that can hold one.
     return model_card.read(path) if path.is_file() and zipfile.is_zipfile(path) else None
 
@@ -101,7 +101,9 @@ def _shape(shape: tuple[int | None, ...]) -> _Shape:
     raise WorkshopError(f"input {(None, *shape)}; a fixed (batch, height, width, 1 or 3) is needed")
 
 
-def _check_card(stage: str, path: Path, found: Card, has: _Shape, output: tuple[int, ...]) -> None:
+def _check_card(
+    stage: str, path: Path, found: ModelCard, has: _Shape, output: tuple[int, ...]
+) -> None:
     if found.stage != stage:
         raise WorkshopError(f"--{stage}: {path}: its card says {found.stage}; give a {stage}")
     want = found.input

@@ -25,7 +25,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PlotStyle:
     ink: str
     grid: str
     clean: str
@@ -33,14 +33,14 @@ class Look:
 
 
 # Okabe and Ito's blue and orange, told apart by the colour-blind too; lighter on dark.
-_LIGHT = Look(ink="#1f2328", grid="#d5d9de", clean="#0072b2", defect="#d55e00")
-_DARK = Look(ink="#d6dade", grid="#3a4048", clean="#56b4e9", defect="#ff9d4d")
+_LIGHT = PlotStyle(ink="#1f2328", grid="#d5d9de", clean="#0072b2", defect="#d55e00")
+_DARK = PlotStyle(ink="#d6dade", grid="#3a4048", clean="#56b4e9", defect="#ff9d4d")
 
 
 def plot(
     title: str,
     text: str,
-    draw: Callable[[Axes, Look], None],
+    draw: Callable[[Axes, PlotStyle], None],
     height_in: float = _SIZE_IN[1],
 ) -> Plot:
     """`draw` is called for each look, with axes that have no more than a grid."""
@@ -48,7 +48,7 @@ def plot(
     return Plot(title, text, light, dark)
 
 
-def _svg(draw: Callable[[Axes, Look], None], look: Look, height_in: float) -> bytes:
+def _svg(draw: Callable[[Axes, PlotStyle], None], look: PlotStyle, height_in: float) -> bytes:
     buffer = io.BytesIO()
     look_of = matplotlib.rc_context(
         {

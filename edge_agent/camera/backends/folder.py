@@ -21,7 +21,7 @@ _SETTLE_S = 0.3
 _LOOK_S = 0.05
 
 
-class Folder:
+class FolderBackend:
     """The first readable image sets the size; another size is a fault unless `mixed_sizes`."""
 
     live = False
@@ -33,7 +33,7 @@ class Folder:
         self._config, self._folder = config, Path(config.path)
         self._block_id = 0
         self._shape: tuple[int, int] | None = None
-        self._arrivals = Arrivals(self._folder) if config.follow else None
+        self._arrivals = FinishedFiles(self._folder) if config.follow else None
         self._names: list[str] = []
         if self._arrivals:
             self._arrivals.look()
@@ -110,7 +110,7 @@ class _Version:
     inode: int
 
 
-class Arrivals:
+class FinishedFiles:
     """The image files of a folder as they are finished, each once.
 
     Finished is a file whose size and time have stayed the same for a while, so that none is read

@@ -46,7 +46,7 @@ def open_capture(name: str, api: int, parameters: Sequence[int]) -> Capture:
     return cv2.VideoCapture(name, api, parameters)
 
 
-class OpenCv:
+class OpenCvBackend:
     """One frame of the device, stream or file is one block."""
 
     first_block_id: int | None = None

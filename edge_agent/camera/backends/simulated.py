@@ -10,7 +10,7 @@ from edge_agent.frame import Block
 from edge_agent.simulation.rolled_steel import strip_of
 
 
-class Simulated:
+class SimulatedBackend:
     """Endless. In real time a block is ready when its last line has passed under the camera.
 
     Its encoder counts lines.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_agent.camera.stream.ledger import Hole
+from edge_agent.camera.stream.ledger import MissingLines
 from edge_agent.frame import Frame, Gap, GapReason, Image
 
 _MERGE_NS = 1_000_000_000
@@ -51,7 +51,7 @@ class Stretch:
         return self.encoder_count + round(share * (self.encoder_end - self.encoder_count))
 
 
-class Cutter:
+class FrameCutter:
     """`frame_lines` None: each block is a frame."""
 
     def __init__(self, frame_lines: int | None = None, overlap_lines: int = 0) -> None:
@@ -60,7 +60,7 @@ class Cutter:
             raise ValueError(f"{overlap_lines} is not less than the frame's {frame_lines} lines")
         self._height, self._overlap = frame_lines, overlap_lines
         self._frame_id = 0
-        self._hole: Hole | None = None
+        self._hole: MissingLines | None = None
         self._merged = 0
         self._begin_run(0)
 
@@ -72,8 +72,8 @@ class Cutter:
         self._before: Image | None = None  # the frame before, in this run
         self._blocks: deque[Stretch] = deque()  # that the two frames came from, without images
 
-    def take(self, item: Stretch | Hole) -> list[Frame | Gap]:
-        if isinstance(item, Hole):
+    def take(self, item: Stretch | MissingLines) -> list[Frame | Gap]:
+        if isinstance(item, MissingLines):
             return [*self._end_run(), *self._add_hole(item)]
         made = self._gap()
         if self._height is None:
@@ -150,7 +150,7 @@ class Cutter:
             captured_monotonic_ns=self._block_of(end - 1).captured_monotonic_ns,
             encoder_count=self._block_of(first).encoder_at(first),
             source=self._block_of(first).source,
-            repeated_lines=repeated,
+            overlap_lines=repeated,
             encoder_end=self._block_of(end - 1).encoder_at(end),
         )
         self._before, self._frame = image, None
@@ -177,9 +177,9 @@ class Cutter:
         self._begin_run(self._end)
         return made
 
-    def _fragment(self, lines: int) -> Hole:
+    def _fragment(self, lines: int) -> MissingLines:
         first, last = self._block_of(self._first), self._block_of(self._end - 1)
-        return Hole(
+        return MissingLines(
             reason=GapReason.FRAGMENT,
             detail=f"{lines} lines on their own; a frame has {self._height}",
             first_line=self._first,
@@ -193,7 +193,7 @@ class Cutter:
 
     # Gaps.
 
-    def _add_hole(self, hole: Hole) -> list[Frame | Gap]:
+    def _add_hole(self, hole: MissingLines) -> list[Frame | Gap]:
         """Held back, since the next may be more of the same."""
         old = self._hole
         if (

@@ -1,7 +1,7 @@
 """Whether an image can be of a strip at all: not frozen, not black, not white.
 
 A sensor has noise, so that two images are never the same to the last bit, not even of a strip that
-stands still. Such an image would pass as sound steel, so it is no evidence of any.
+stands still. Such an image would pass as defect-free steel, so it is no evidence of any.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MIN_BYTES = 256
 """An image smaller than this may repeat by chance."""
 
 
-class Plausibility:
+class ImageChecks:
     def __init__(self) -> None:
         self._before: Image | None = None
 

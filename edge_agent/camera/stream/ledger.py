@@ -29,7 +29,7 @@ _MISFIT_SHARE, _MISFIT_COUNTS = 0.02, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hole:
+class MissingLines:
     """Lines that nobody can look at. Its frame number is given when frames are cut."""
 
     reason: GapReason
@@ -66,7 +66,7 @@ class BlockCounts:
     late: int = 0
 
 
-class Ledger:
+class BlockLedger:
     def __init__(
         self, *, first_block_id: int | None = None, counts_per_line: float | None = None
     ) -> None:
@@ -88,9 +88,9 @@ class Ledger:
         self._lost_blocks = 0  # by the stream's counter, or by ids
         self._adjacent = False
 
-    def take(self, block: Block, counters: StreamCounters) -> tuple[list[Hole], Placed]:
+    def take(self, block: Block, counters: StreamCounters) -> tuple[list[MissingLines], Placed]:
         """The holes before a block, and its place."""
-        holes: list[Hole] = []
+        holes: list[MissingLines] = []
         ahead = 0
         if block.block_id is None:
             ahead = max(0, (counters.lost_blocks or 0) - self._lost_blocks)
@@ -114,7 +114,9 @@ class Ledger:
             holes.append(self._skipped(ahead, block))
         return holes, self._place(block)
 
-    def resume(self, outage: Outage, first_block_id: int | None, block: Block | None) -> Hole:
+    def resume(
+        self, outage: Outage, first_block_id: int | None, block: Block | None
+    ) -> MissingLines:
         """The hole of an outage that is over, before the first block after it, or at the end."""
         before = self._next_id
         detail = f"{outage.reason}: {outage.detail}"
@@ -128,13 +130,13 @@ class Ledger:
         self._begin(first_block_id)
         return hole
 
-    def tail(self, counters: StreamCounters, utc_ns: int, monotonic_ns: int) -> Hole | None:
+    def tail(self, counters: StreamCounters, utc_ns: int, monotonic_ns: int) -> MissingLines | None:
         """What the stream lost after the last block that came."""
         lost = (counters.lost_blocks or 0) - self._lost_blocks
         if lost <= 0:
             return None
         lines = None if self._height is None else lost * self._height
-        hole = Hole(
+        hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=f"the stream counts {_blocks(lost)} more that never came",
             first_line=self._line,
@@ -154,7 +156,7 @@ class Ledger:
             return block.camera_ns > self._camera_ns
         return ahead < -_NEAR
 
-    def _skipped(self, count: int, block: Block) -> Hole:
+    def _skipped(self, count: int, block: Block) -> MissingLines:
         height = self._height or block.line_count
         lines = None if height is None else count * height
         if block.block_id is None or self._next_id is None:
@@ -166,7 +168,7 @@ class Ledger:
             self._missing.update(range(self._next_id, block.block_id))
             if len(self._missing) > _FARTHEST:  # a late block is at most some seconds late
                 self._missing = set(range(self._next_id, block.block_id))
-        hole = Hole(
+        hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=detail,
             first_line=self._line,
@@ -183,7 +185,7 @@ class Ledger:
         self._adjacent = False
         return hole
 
-    def _unknown(self, detail: str, block: Block | None, at: tuple[int, int]) -> Hole:
+    def _unknown(self, detail: str, block: Block | None, at: tuple[int, int]) -> MissingLines:
         """A hole whose blocks nobody counted; the encoder may know its lines. `at`: UTC, host."""
         lines = None
         end = block.encoder_count if block else None
@@ -191,7 +193,7 @@ class Ledger:
             advance = _advance(self._encoder_end, end)
             # One that was reset, or that the strip turned back, says nothing.
             lines = round(advance / self._configured) if advance >= 0 else None
-        hole = Hole(
+        hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
             detail=detail,
             first_line=self._line,

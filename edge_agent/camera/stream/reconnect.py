@@ -32,7 +32,7 @@ class Outage:
     tries: int
 
 
-class Returning:
+class ReconnectingBackend:
     def __init__(
         self,
         open_backend: Callable[[], Backend],

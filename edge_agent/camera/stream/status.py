@@ -18,7 +18,7 @@ _SHARE, _LEAST, _KEPT = 0.1, 2, 10
 LINE_RATE = "line_rate"
 
 
-class Condition:
+class StreamStatus:
     """Pure: times are passed in."""
 
     def __init__(self, utc_ns: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.camera import text
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, Started, add, count, json_option
+from edge_agent.cli.common import Commands, RunFailure, add, count, json_option
 from edge_agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _grab(args: argparse.Namespace) -> None:
     from edge_agent.cli.camera.session import assembled, frames
 
     _check_out(args.out)
-    written: list[text.Picture] = []
+    written: list[text.GrabbedImage] = []
     with assembled(camera_of(args)) as (camera, _):
         for number, frame in zip(range(1, args.frames + 1), frames(camera), strict=False):
             path = args.out
@@ -39,7 +39,7 @@ def _grab(args: argparse.Namespace) -> None:
                 path = path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
             written.append(_written(path, frame))
     if len(written) < args.frames:
-        raise Started(f"{len(written)} of {args.frames} frames, then the camera ended")
+        raise RunFailure(f"{len(written)} of {args.frames} frames, then the camera ended")
     print(text.as_json(written) if args.json else text.pictures(written))
 
 
@@ -51,7 +51,7 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f"-o: {out}: no such folder; make it first")
 
 
-def _written(path: Path, frame: Frame) -> text.Picture:
+def _written(path: Path, frame: Frame) -> text.GrabbedImage:
     """Raises Started where it cannot be."""
     import cv2
 
@@ -60,10 +60,10 @@ def _written(path: Path, frame: Frame) -> text.Picture:
     try:
         done = cv2.imwrite(str(path), picture)
     except cv2.error as error:
-        raise Started(f"-o: {path}: {error.err}") from None
+        raise RunFailure(f"-o: {path}: {error.err}") from None
     if not done:
-        raise Started(f"-o: {path}: cannot be written")
-    return text.Picture(
+        raise RunFailure(f"-o: {path}: cannot be written")
+    return text.GrabbedImage(
         file=str(path),
         width_px=int(image.shape[1]),
         height_px=int(image.shape[0]),

@@ -77,7 +77,7 @@ def _info(args: argparse.Namespace) -> None:
     print(text.looked_as_json(looked) if args.json else text.looked(looked))
 
 
-def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.Looked:
+def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
     from edge_agent.camera import open_backend
     from edge_agent.cli.camera.session import first_block
 
@@ -86,10 +86,10 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.Looked:
         opened = getattr(backend, "opened", None)
         if opened is not None:
             nodes = backend.nodes  # type: ignore[attr-defined]  # who has `opened` has these
-            return text.Looked(opened, _features(nodes, every=every))
+            return text.CameraInfo(opened, _features(nodes, every=every))
         block = first_block(backend)
-        return text.Looked(
-            text.Plain(
+        return text.CameraInfo(
+            text.CameraFirstBlock(
                 kind=kind,
                 pixel_format=block.pixel_format,
                 width_px=block.width_px,
@@ -100,13 +100,15 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.Looked:
         backend.close()
 
 
-def _monitored(config: GenicamCamera, *, every: bool) -> text.Looked:
+def _monitored(config: GenicamCamera, *, every: bool) -> text.CameraInfo:
     from edge_agent.camera.backends.genicam import viva
 
     camera, found = viva.connect(config, monitor=True)
     try:
         rows = _features(viva.VivaNodes(camera), every=every)
-        return text.Looked(text.Monitored(camera=found, packet_size=viva.packet_size(camera)), rows)
+        return text.CameraInfo(
+            text.CameraMonitored(camera=found, packet_size=viva.packet_size(camera)), rows
+        )
     finally:
         camera.close()
 

@@ -19,7 +19,7 @@ from edge_agent.cli.common import Commands, add, json_option
 from edge_agent.errors import CameraError
 
 if TYPE_CHECKING:
-    from edge_agent.camera.backends.genicam.discovery import Found
+    from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 
 
 def register(acts: Commands) -> None:
@@ -41,11 +41,11 @@ def _list(args: argparse.Namespace) -> None:
         print(f"edge-agent: {line}", file=sys.stderr)
 
 
-def _all_cameras(ctis: list[str]) -> tuple[list[Found], list[str]]:
+def _all_cameras(ctis: list[str]) -> tuple[list[DiscoveredCamera], list[str]]:
     """Also what could not be asked, and why. Raises CameraError for a producer of `ctis`."""
     from edge_agent.camera.backends.genicam import gentl, gvcp, viva
 
-    found: list[Found] = []
+    found: list[DiscoveredCamera] = []
     trouble: list[str] = []
     own = gvcp.interfaces()
     try:
@@ -70,12 +70,12 @@ def _producers() -> list[str]:
     return sorted(str(path) for folder in folders if folder for path in Path(folder).glob("*.cti"))
 
 
-def _webcams() -> list[Found]:
-    from edge_agent.camera.backends.genicam.discovery import Found
+def _webcams() -> list[DiscoveredCamera]:
+    from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 
-    found: list[Found] = []
+    found: list[DiscoveredCamera] = []
     for path in sorted(Path("/sys/class/video4linux").glob("video*")):
         with contextlib.suppress(OSError):
             model = (path / "name").read_text(encoding="utf-8", errors="replace").strip()
-            found.append(Found(kind="v4l2", model=model, device_id=f"/dev/{path.name}"))
+            found.append(DiscoveredCamera(kind="v4l2", model=model, device_id=f"/dev/{path.name}"))
     return found

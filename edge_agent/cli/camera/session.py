@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edge_agent.camera import Backend, EndOfStream, StreamCounters, open_backend
-from edge_agent.camera.commissioning import Tap
+from edge_agent.camera.commissioning import BlockRecorder
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.cli.common import Started
+from edge_agent.cli.common import RunFailure
 from edge_agent.config.camera import Camera as CameraConfig
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block, Frame
@@ -27,10 +27,10 @@ _SILENT = (
 )
 
 
-class _Tapped:
+class _RecordedCamera:
     """A backend whose blocks are looked at on their way."""
 
-    def __init__(self, backend: Backend, tap: Callable[[], Tap]) -> None:
+    def __init__(self, backend: Backend, tap: Callable[[], BlockRecorder]) -> None:
         self._backend, self._tap = backend, tap
         self.live, self.first_block_id = backend.live, backend.first_block_id
 
@@ -47,28 +47,28 @@ class _Tapped:
         self._backend.close()
 
 
-class Session:
+class CameraSession:
     """A camera that may come back, each time with the same tap behind its backend."""
 
     def __init__(self, config: CameraConfig) -> None:
-        self.config, self.tap = config, Tap()
+        self.config, self.tap = config, BlockRecorder()
         self.opened: Any = None
         """What the backend found and set; None where it says nothing."""
 
     def begin_anew(self) -> None:
         """Rates of what comes from now on."""
-        self.tap = Tap()
+        self.tap = BlockRecorder()
 
     def open(self) -> Backend:
         backend = open_backend(self.config)
         self.opened = getattr(backend, "opened", None)
         self.tap.forget_last()
-        return _Tapped(backend, lambda: self.tap)
+        return _RecordedCamera(backend, lambda: self.tap)
 
 
 @contextlib.contextmanager
-def assembled(config: CameraConfig) -> Iterator[tuple[LineCamera, Session]]:
-    session = Session(config)
+def assembled(config: CameraConfig) -> Iterator[tuple[LineCamera, CameraSession]]:
+    session = CameraSession(config)
     camera = LineCamera(session.open, check_images=False)
     try:
         yield camera, session
@@ -89,7 +89,7 @@ def frames(camera: LineCamera) -> Iterator[Frame]:
             waited_s = time.monotonic()
         elif taken is not None:
             print(f"gap: {taken.reason.value}: {taken.detail}", file=sys.stderr)
-    raise Started(_SILENT)
+    raise RunFailure(_SILENT)
 
 
 def first_block(backend: Backend) -> Block:

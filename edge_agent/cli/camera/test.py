@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.cli.camera.options import camera_of, camera_options
-from edge_agent.cli.common import Commands, Started, add, count, json_option
+from edge_agent.cli.common import Commands, RunFailure, add, count, json_option
 from edge_agent.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge_agent.camera.line_camera import LineCamera
-    from edge_agent.cli.camera.session import Session
+    from edge_agent.cli.camera.session import CameraSession
 
 
 def register(acts: Commands) -> None:
@@ -60,7 +60,7 @@ def _test(args: argparse.Namespace) -> None:
     )
     print(msgspec.json.encode(verdict).decode() if args.json else table(verdict))
     if not verdict.passed:
-        raise Started("camera test: failed, see above")
+        raise RunFailure("camera test: failed, see above")
 
 
 def _run(camera: LineCamera, began_s: float, seconds: int) -> None:
@@ -76,7 +76,7 @@ def _run(camera: LineCamera, began_s: float, seconds: int) -> None:
                 print(f"\r{left_s:.0f} s left ", end="", file=sys.stderr, flush=True)
 
 
-def _packets(session: Session) -> tuple[int | None, int | None, int | None]:
+def _packets(session: CameraSession) -> tuple[int | None, int | None, int | None]:
     """Packet size that was used, the largest that passes the way from the camera, the MTU."""
     from edge_agent.camera import open_backend
     from edge_agent.config.camera import GenicamCamera

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from edge_agent.camera.backends.genicam.discovery import Found
-    from edge_agent.camera.backends.genicam.features import Node, Opened
+    from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
+    from edge_agent.camera.backends.genicam.features import FeatureReport, Node
     from edge_agent.camera.commissioning import Exposure
 
 
-class Plain(msgspec.Struct, frozen=True, kw_only=True):
+class CameraFirstBlock(msgspec.Struct, frozen=True, kw_only=True):
     """A camera without features, by its first block."""
 
     kind: str
@@ -27,21 +27,21 @@ class Plain(msgspec.Struct, frozen=True, kw_only=True):
     height_px: int | None
 
 
-class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+class CameraMonitored(msgspec.Struct, frozen=True, kw_only=True):
     """A camera that was only looked at."""
 
-    camera: Found
+    camera: DiscoveredCamera
     packet_size: int | None
 
 
-class Looked(msgspec.Struct, frozen=True):
+class CameraInfo(msgspec.Struct, frozen=True):
     """A camera and its features as they are now."""
 
-    camera: Opened | Monitored | Plain
+    camera: FeatureReport | CameraMonitored | CameraFirstBlock
     features: tuple[Node, ...] = ()
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
+class GrabbedImage(msgspec.Struct, frozen=True, kw_only=True):
     """A frame that was written."""
 
     file: str
@@ -52,7 +52,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     encoder_count: int | None
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class LiveStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The last second of a camera; counts are since it was opened."""
 
     state: str
@@ -70,16 +70,16 @@ def as_json(value: msgspec.Struct | Sequence[msgspec.Struct]) -> str:
     return json.dumps(msgspec.to_builtins(value))
 
 
-def found(cameras: Sequence[Found]) -> str:
+def found(cameras: Sequence[DiscoveredCamera]) -> str:
     return "\n".join(_found(one) for one in cameras) or "no camera answers"
 
 
-def _found(one: Found) -> str:
+def _found(one: DiscoveredCamera) -> str:
     note = f"  ({one.note})" if one.note else ""
     return f"{one.kind} {one.transport or '-'}: {one}{note}"
 
 
-def looked_as_json(seen: Looked) -> str:
+def looked_as_json(seen: CameraInfo) -> str:
     features = {
         one.name: {
             "value": one.value,
@@ -94,7 +94,7 @@ def looked_as_json(seen: Looked) -> str:
     return json.dumps(msgspec.to_builtins(seen.camera) | {"features": features})
 
 
-def looked(seen: Looked) -> str:
+def looked(seen: CameraInfo) -> str:
     rows = (
         f"{one.name:<28} {_value(one.value)} {one.unit} {_allowed(one)}".rstrip()
         for one in seen.features
@@ -125,13 +125,13 @@ def _allowed(one: Node) -> str:
     return f"({one.minimum:.15g} to {one.maximum:.15g})"
 
 
-def pictures(written: Sequence[Picture]) -> str:
+def pictures(written: Sequence[GrabbedImage]) -> str:
     return "\n".join(
         f"{one.file}: {one.width_px}x{one.height_px}, {one.channels} channel(s)" for one in written
     )
 
 
-def live(now: Live, clock: str) -> str:
+def live(now: LiveStatistics, clock: str) -> str:
     text = (
         f"{clock} {now.state} {_rate(now.blocks_per_second)} blocks/s "
         f"{_rate(now.lines_per_second)} lines/s, missing {now.blocks_missing} "

@@ -13,7 +13,7 @@ from edge_agent.cli.camera.options import camera_of, camera_options
 from edge_agent.cli.common import Commands, add, count, json_option
 
 if TYPE_CHECKING:
-    from edge_agent.camera.commissioning import Tap
+    from edge_agent.camera.commissioning import BlockRecorder
     from edge_agent.camera.line_camera import LineCamera
     from edge_agent.frame import Frame
 
@@ -52,16 +52,16 @@ def _watch(args: argparse.Namespace) -> None:
             _print(_live(camera, session.tap, latest), as_json=args.json)
 
 
-def _live(camera: LineCamera, tap: Tap, latest: Frame | None) -> text.Live:
+def _live(camera: LineCamera, tap: BlockRecorder, latest: Frame | None) -> text.LiveStatistics:
     from edge_agent.camera import commissioning
 
     counts = camera.counts
-    return text.Live(
+    return text.LiveStatistics(
         state=camera.status.state,
         blocks_per_second=tap.blocks_per_second,
         lines_per_second=tap.lines_per_second,
         blocks_missing=counts.blocks_missing,
-        blocks_incomplete=sum(counts.blocks_useless.values()),
+        blocks_incomplete=sum(counts.blocks_rejected.values()),
         packets_lost=counts.packets_lost,
         packets_resent=counts.packets_resent,
         focus=commissioning.focus(latest.image) if latest else None,
@@ -69,7 +69,7 @@ def _live(camera: LineCamera, tap: Tap, latest: Frame | None) -> text.Live:
     )
 
 
-def _print(now: text.Live, *, as_json: bool) -> None:
+def _print(now: text.LiveStatistics, *, as_json: bool) -> None:
     if as_json:
         print(text.as_json(now), flush=True)
         return

@@ -12,15 +12,20 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.delivery.spool.store import Choice, Stored, chosen
+from edge_agent.delivery.spool.message import ASIDE, PENDING, SENT, MessageFilter, StoredMessage
+from edge_agent.delivery.spool.store import chosen
 from edge_agent.errors import SpoolError
 
-STATES = {"pending": Choice.PENDING, "sent": Choice.SENT, "refused": Choice.ASIDE}
+STATES = {
+    "pending": PENDING,
+    "sent": SENT,
+    "refused": ASIDE,
+}
 """What may become of a message, as people call it."""
 _NAMES = {number: name for name, number in STATES.items()}
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages by what became of them; pictures are part of `pending`. Times in ns since 1970."""
 
     pending: int
@@ -32,11 +37,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int
 
 
-def state_of(stored: Stored) -> str:
+def state_of(stored: StoredMessage) -> str:
     return _NAMES[stored.state]
 
 
-class Reader:
+class SpoolReader:
     """Raises SpoolError where there is no spool, or it cannot be read."""
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +52,7 @@ class Reader:
         with self._told():
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
 
-    def status(self) -> Status:
+    def status(self) -> SpoolStatus:
         with self._told():
             counts = dict(self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"))
             (pictures,) = self._db.execute(
@@ -61,7 +66,7 @@ class Reader:
                 int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
                 for name in ("page_count", "freelist_count", "page_size")
             )
-        return Status(
+        return SpoolStatus(
             **{name: counts.get(number, 0) for name, number in STATES.items()},
             pictures_pending=pictures,
             oldest_pending_ns=oldest,
@@ -69,7 +74,7 @@ class Reader:
             used_bytes=(pages - free) * size,
         )
 
-    def messages(self, choice: Choice, after: int = 0) -> Iterator[Stored]:
+    def messages(self, choice: MessageFilter, after: int = 0) -> Iterator[StoredMessage]:
         """In the order they were spooled, from behind the id `after`."""
         with self._told():
             yield from chosen(self._db, choice, after)

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_agent.delivery.spool.store import Change, Choice, Message, Store, Stored
-
-__all__ = ["Choice", "Declare", "Message", "Spool", "Stored", "Written"]
+from edge_agent.delivery.spool.message import Message, MessageFilter, StoreChange, StoredMessage
+from edge_agent.delivery.spool.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _LOG_PAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """How many unsent messages gave way, and in how many messages that was declared."""
 
     dropped: int = 0
@@ -66,7 +65,7 @@ class Spool:
         self.set_aside = ""
         """The name a damaged file was given: what was in it will not be sent."""
         self._next_id = self._memory_from = 1
-        self._written = Written()
+        self._written = WriteResult()
         try:
             self._disk = self._opened()
             self._seen_id()
@@ -95,16 +94,16 @@ class Spool:
         sent: Sequence[int] = (),
         aside: Sequence[tuple[int, str]] = (),
         declare: Declare,
-    ) -> Written:
+    ) -> WriteResult:
         """One transaction: store in order, mark what was sent or refused.
 
         Messages of more than `max_message_bytes` in all may find no room, whatever gives way.
         """
-        self._written = Written()
+        self._written = WriteResult()
         first = self._next_id
-        new = [Stored(first + n, m, self._wall_ns()) for n, m in enumerate(messages)]
+        new = [StoredMessage(first + n, m, self._wall_ns()) for n, m in enumerate(messages)]
         self._next_id += len(new)
-        change = Change(sent, aside, new)
+        change = StoreChange(sent, aside, new)
         if self._memory is None and self._disk is not None:
             try:
                 self._commit(self._disk, change, declare)
@@ -115,9 +114,9 @@ class Spool:
             self._write_to_memory(self._memory, change, declare)
         return self._written
 
-    def tend(self, declare: Declare) -> Written:
+    def tend(self, declare: Declare) -> WriteResult:
         """Back to the disk, once it works again: in the order it was, under the same ids."""
-        self._written = Written()
+        self._written = WriteResult()
         if self._memory is None or self._clock() < self._retry_at_s:
             return self._written
         self._retry_at_s = self._clock() + _RETRY_S
@@ -127,11 +126,11 @@ class Spool:
             self._seen_id()
             sent = [i for i, reason in self._owed.items() if reason is None]
             aside = [(i, reason) for i, reason in self._owed.items() if reason is not None]
-            self._commit(self._disk, Change(sent, aside), declare)
+            self._commit(self._disk, StoreChange(sent, aside), declare)
             self._owed.clear()
             while rows := self._memory.after(0, 4):
-                self._commit(self._disk, Change(new=rows), declare)
-                self._memory.write(Change(sent=[row.id for row in rows]), _never)
+                self._commit(self._disk, StoreChange(new=rows), declare)
+                self._memory.write(StoreChange(sent=[row.id for row in rows]), _never)
         except (OSError, sqlite3.Error) as error:
             self._trouble = str(error)
             return self._written
@@ -140,9 +139,9 @@ class Spool:
         _log.warning("spool: back on the disk")
         return self._written
 
-    def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
+    def after(self, message_id: int, limit: int) -> tuple[StoredMessage, ...]:
         """Up to `limit` unsent messages with ids above `message_id`, in order."""
-        found: list[Stored] = []
+        found: list[StoredMessage] = []
         if self._disk is not None:
             try:
                 rows = self._disk.after(message_id, limit + len(self._owed) if limit else 0)
@@ -155,7 +154,7 @@ class Spool:
             found += self._memory.after(message_id, limit - len(found))
         return tuple(found)
 
-    def send_again(self, choice: Choice) -> int:
+    def send_again(self, choice: MessageFilter) -> int:
         """Messages that were sent or set aside are unsent once more; how many."""
         if self._disk is None or self._memory is not None:
             return 0
@@ -200,7 +199,7 @@ class Spool:
         try:
             return self._open()
         except sqlite3.OperationalError:
-            raise  # locked, full, no rights: the file may be sound
+            raise  # locked, full, no rights: the file may be intact
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._put_aside(error)
             return self._open()
@@ -247,7 +246,7 @@ class Spool:
             self._memory_from = self._next_id
         self._retry_at_s = self._clock() + _RETRY_S
 
-    def _write_to_memory(self, memory: Store, change: Change, declare: Declare) -> None:
+    def _write_to_memory(self, memory: Store, change: StoreChange, declare: Declare) -> None:
         owed = dict.fromkeys(change.sent) | dict(change.aside)
         self._owed |= {i: reason for i, reason in owed.items() if i < self._memory_from}
         try:
@@ -255,21 +254,21 @@ class Spool:
         except sqlite3.Error as error:  # memory is bounded too, but no message is that large
             _log.error("spool: a batch of %d messages is lost: %s", len(change.new), error)
 
-    def _commit(self, store: Store, change: Change, declare: Declare) -> None:
-        def say(gone: Sequence[Message]) -> Stored:
+    def _commit(self, store: Store, change: StoreChange, declare: Declare) -> None:
+        def say(gone: Sequence[Message]) -> StoredMessage:
             message = declare(gone, self._written.declarations)
-            return Stored(self._next_id, message, self._wall_ns())
+            return StoredMessage(self._next_id, message, self._wall_ns())
 
         dropped = store.write(change, say)
         if dropped:
             self._next_id += 1
             was = self._written
-            self._written = Written(was.dropped + dropped, was.declarations + 1)
+            self._written = WriteResult(was.dropped + dropped, was.declarations + 1)
 
     def _seen_id(self) -> None:
         if self._disk is not None:
             self._next_id = max(self._next_id, self._disk.last_id + 1)
 
 
-def _never(gone: Sequence[Message]) -> Stored:
+def _never(gone: Sequence[Message]) -> StoredMessage:
     raise sqlite3.OperationalError(f"{len(gone)} messages would have to give way")

@@ -12,10 +12,17 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-PICTURE = "evidence/"
-"""The kinds that begin so give way before events and gaps."""
+from edge_agent.delivery.spool.message import (
+    ASIDE,
+    PENDING,
+    PICTURE,
+    SENT,
+    Message,
+    MessageFilter,
+    StoreChange,
+    StoredMessage,
+)
 
-_PENDING, _SENT, _ASIDE = 0, 1, 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,60 +45,7 @@ _SLACK_PAGES = 6  # for indexes and half-filled pages
 _COLUMNS = "id, kind, boot_id, payload, seq, spooled_ns, again, state, reason"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """`kind` is what follows the agent's topic: event, gap, evidence/ID."""
-
-    kind: str
-    boot_id: str
-    payload: bytes
-    seq: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """`again`: to be sent though it was sent before, by a person's wish."""
-
-    id: int
-    message: Message
-    spooled_ns: int = 0
-    again: bool = False
-    state: int = _PENDING
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one transaction does: mark as sent, set aside with a reason, store in order."""
-
-    sent: Sequence[int] = ()
-    aside: Sequence[tuple[int, str]] = ()
-    new: Sequence[Stored] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Messages by when they were spooled, in ns since 1970, and by what became of them."""
-
-    since_ns: int = 0
-    until_ns: int = (1 << 63) - 1
-    states: tuple[int, ...] = (_PENDING, _SENT, _ASIDE)
-
-    PENDING = _PENDING
-    SENT = _SENT
-    ASIDE = _ASIDE
-
-    @property
-    def where(self) -> tuple[str, tuple[int, ...]]:
-        marks = ",".join("?" * len(self.states))
-        return f"spooled_ns BETWEEN ? AND ? AND state IN ({marks})", (
-            self.since_ns,
-            self.until_ns,
-            *self.states,
-        )
-
-
-Declare = Callable[[Sequence[Message]], Stored]
+Declare = Callable[[Sequence[Message]], StoredMessage]
 """From what is dropped, payloads of gaps only, to the message that says so."""
 
 
@@ -114,7 +68,7 @@ class Store:
         self._take_over()
         self._count()
 
-    def write(self, change: Change, declare: Declare) -> int:
+    def write(self, change: StoreChange, declare: Declare) -> int:
         """All or none; how many unsent messages had to give way, which are then declared."""
         spare = 1
         while True:
@@ -135,7 +89,7 @@ class Store:
             else:
                 return dropped
 
-    def after(self, message_id: int, limit: int) -> tuple[Stored, ...]:
+    def after(self, message_id: int, limit: int) -> tuple[StoredMessage, ...]:
         """Up to `limit` unsent messages with ids above `message_id`, in order."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?",  # noqa: S608
@@ -143,7 +97,7 @@ class Store:
         )
         return tuple(_stored(row) for row in rows)
 
-    def send_again(self, choice: Choice) -> int:
+    def send_again(self, choice: MessageFilter) -> int:
         """Mark what was sent or set aside as unsent; how many."""
         where, values = choice.where
         cursor = self._db.execute(
@@ -174,7 +128,7 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def _write(self, change: Change, declare: Declare, spare: int) -> int:
+    def _write(self, change: StoreChange, declare: Declare, spare: int) -> int:
         self._mark(change)
         gone: list[Message] = []
         if change.new:
@@ -189,7 +143,7 @@ class Store:
             self._insert(declare(gone))
         return len(gone)
 
-    def _mark(self, change: Change) -> None:
+    def _mark(self, change: StoreChange) -> None:
         execute = self._db.executemany
         before = self._db.total_changes
         if self._history:
@@ -215,10 +169,10 @@ class Store:
     def _make_room(self, pages: int) -> list[Message]:
         gone: list[Message] = []
         for where, state in (
-            ("state = 1", _SENT),
-            ("picture = 1 AND state = 0", _PENDING),
-            ("state = 2", _ASIDE),
-            ("state = 0", _PENDING),
+            ("state = 1", SENT),
+            ("picture = 1 AND state = 0", PENDING),
+            ("state = 2", ASIDE),
+            ("state = 0", PENDING),
         ):
             # Only of a gap is the payload needed: what it declared must be declared again.
             sql = (
@@ -231,11 +185,11 @@ class Store:
                     break
                 self._db.executemany("DELETE FROM outbox WHERE id = ?", [(r[0],) for r in rows])
                 self._tally(state, -len(rows))
-                if state == _PENDING:
+                if state == PENDING:
                     gone += [Message(*row[1:]) for row in rows]
         return gone
 
-    def _insert(self, one: Stored) -> None:
+    def _insert(self, one: StoredMessage) -> None:
         m = one.message
         self._db.execute(
             "INSERT INTO outbox (id, state, again, picture, kind, boot_id, seq, spooled_ns, reason,"
@@ -287,7 +241,9 @@ class Store:
             self._db.execute("COMMIT")
 
 
-def chosen(db: sqlite3.Connection, choice: Choice, after: int = 0) -> Iterator[Stored]:
+def chosen(
+    db: sqlite3.Connection, choice: MessageFilter, after: int = 0
+) -> Iterator[StoredMessage]:
     """In order, read piece by piece: a long read would keep the log from being reset."""
     cursor, (where, values) = after, choice.where
     while True:
@@ -301,15 +257,15 @@ def chosen(db: sqlite3.Connection, choice: Choice, after: int = 0) -> Iterator[S
         cursor = rows[-1][0]
 
 
-def _pages(new: Sequence[Stored]) -> int:
+def _pages(new: Sequence[StoredMessage]) -> int:
     """What they will take, by and large: `write` tries again with more where that is too little."""
     sizes = [len(one.message.payload) + 150 for one in new]
     small = sum(size for size in sizes if size < 2000) // 2500
     return small + sum(2 + size // 4000 for size in sizes if size >= 2000) + _SLACK_PAGES
 
 
-def _stored(row: tuple[int, str, str, bytes, int, int, int, int, str | None]) -> Stored:
+def _stored(row: tuple[int, str, str, bytes, int, int, int, int, str | None]) -> StoredMessage:
     message_id, kind, boot_id, payload, seq, spooled_ns, again, state, reason = row
-    return Stored(
+    return StoredMessage(
         message_id, Message(kind, boot_id, payload, seq), spooled_ns, bool(again), state, reason
     )

@@ -1,10 +1,10 @@
 """Run a network: one protocol, one file a runtime, and the choice between artifacts."""
 
 from edge_agent.inspection.runtime.base import Runtime
-from edge_agent.inspection.runtime.choice import Choice, Refusal, choose
+from edge_agent.inspection.runtime.choice import ChosenArtifact, RefusedArtifact, choose
 from edge_agent.inspection.runtime.self_test import (
-    Candidate,
-    Judged,
+    ArtifactCandidate,
+    SelfTestResult,
     candidates,
     fastest,
     judge,
@@ -13,11 +13,11 @@ from edge_agent.inspection.runtime.self_test import (
 )
 
 __all__ = [
-    "Candidate",
-    "Choice",
-    "Judged",
-    "Refusal",
+    "ArtifactCandidate",
+    "ChosenArtifact",
+    "RefusedArtifact",
     "Runtime",
+    "SelfTestResult",
     "candidates",
     "choose",
     "fastest",

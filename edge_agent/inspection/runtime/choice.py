@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from edge_agent.bundle.manifest import Artifact, Bundle, Stage
 from edge_agent.errors import BundleError
 from edge_agent.inspection.runtime.base import CPU, Runtime
-from edge_agent.inspection.runtime.self_test import Candidate, Judged, candidates, fastest, judge
+from edge_agent.inspection.runtime.self_test import (
+    ArtifactCandidate,
+    SelfTestResult,
+    candidates,
+    fastest,
+    judge,
+)
 
 _TIMED_RUNS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedArtifact:
     """An artifact that will not run here, and why."""
 
     label: str
@@ -22,7 +28,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class ChosenArtifact:
     """The artifact that was chosen, loaded and warm, and what was refused.
 
     `run_ms`: its median time for a golden frame, with all tiles of it. `provider` as in Candidate.
@@ -31,7 +37,7 @@ class Choice:
     artifact: Artifact
     runtime: Runtime
     run_ms: float
-    refused: tuple[Refusal, ...]
+    refused: tuple[RefusedArtifact, ...]
     provider: str = ""
 
 
@@ -42,23 +48,23 @@ def choose(
     precision: str,
     threads: int,
     providers: Sequence[str] = (CPU,),
-) -> Choice:
+) -> ChosenArtifact:
     """Load, invoke, compare and time every artifact of `stage`; BundleError when none is left.
 
     `precision` is "auto", a precision ("int8") or a label ("onnx-int8"). ONNX artifacts are tried
     on each of `providers`.
     """
 
-    def judged(one: Candidate) -> Judged:
+    def judged(one: ArtifactCandidate) -> SelfTestResult:
         if precision not in ("auto", one.artifact.precision, one.artifact.label):
-            return Judged(one, refusal=f"agent.precision is {precision}")
+            return SelfTestResult(one, refusal=f"agent.precision is {precision}")
         return judge(bundle, stage, one, threads=threads, runs=_TIMED_RUNS)
 
     all_judged = [judged(one) for one in candidates(stage, providers)]
-    refused = tuple(Refusal(j.candidate.label, j.refusal) for j in all_judged if j.refusal)
+    refused = tuple(RefusedArtifact(j.candidate.label, j.refusal) for j in all_judged if j.refusal)
     best = fastest(all_judged)
     if best is None or best.runtime is None:  # the second cannot be: what is fit is loaded
         why = "; ".join(f"{r.label}: {r.reason}" for r in refused)
         raise BundleError(f"{bundle.folder}: no artifact can be used here ({why})")
     one = best.candidate
-    return Choice(one.artifact, best.runtime, best.p50_ms, refused, one.provider)
+    return ChosenArtifact(one.artifact, best.runtime, best.p50_ms, refused, one.provider)

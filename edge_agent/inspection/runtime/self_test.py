@@ -22,7 +22,7 @@ from edge_agent.inspection.runtime.base import CPU, OPENVINO, Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ArtifactCandidate:
     """An artifact and where it is to run. `provider` is onnxruntime's name, or OPENVINO; "" for
     TFLite."""
 
@@ -37,7 +37,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class SelfTestResult:
     """What became of a candidate.
 
     `refusal`: why it cannot be used here, or ""; then `runtime` is loaded and warm, and
@@ -45,7 +45,7 @@ class Judged:
     `runtime_name` is "" and `difference` None when it did not come that far.
     """
 
-    candidate: Candidate
+    candidate: ArtifactCandidate
     runtime: Runtime | None = None
     runtime_name: str = ""
     difference: float | None = None
@@ -58,32 +58,36 @@ class Judged:
         return median(self.times_ms) if self.times_ms else float("nan")
 
 
-def candidates(stage: Stage, providers: Sequence[str]) -> tuple[Candidate, ...]:
+def candidates(stage: Stage, providers: Sequence[str]) -> tuple[ArtifactCandidate, ...]:
     """Every ONNX artifact on each of `providers`, every TFLite artifact once."""
     return tuple(
-        Candidate(artifact, provider)
+        ArtifactCandidate(artifact, provider)
         for artifact in stage.artifacts
         for provider in (dict.fromkeys(providers) if artifact.format == "onnx" else ("",))
     )
 
 
-def judge(bundle: Bundle, stage: Stage, candidate: Candidate, *, threads: int, runs: int) -> Judged:
+def judge(
+    bundle: Bundle, stage: Stage, candidate: ArtifactCandidate, *, threads: int, runs: int
+) -> SelfTestResult:
     """Try a candidate of `stage`; `runs` is how often it is timed when it is right."""
     artifact = candidate.artifact
     if not runs_here(artifact):
-        return Judged(candidate, refusal=f"made for {artifact.cpu_architecture}")
+        return SelfTestResult(candidate, refusal=f"made for {artifact.cpu_architecture}")
     name, difference = "", None
     try:
         runtime = open_runtime(bundle, artifact, threads, candidate.provider or CPU)
         name = runtime.name
         difference = golden_difference(bundle, stage, artifact, runtime)
         if refusal := excess(difference, artifact.golden_tolerance):
-            return Judged(candidate, None, name, difference, refusal=refusal)
+            return SelfTestResult(candidate, None, name, difference, refusal=refusal)
         times_ms = _times_ms(bundle, stage, runtime, runs)
     except Exception as error:  # a native library may raise anything; the reason is kept
         first = str(error).splitlines() or [type(error).__name__]
-        return Judged(candidate, None, name, difference, refusal=f"does not run here: {first[0]}")
-    return Judged(candidate, runtime, name, difference, times_ms)
+        return SelfTestResult(
+            candidate, None, name, difference, refusal=f"does not run here: {first[0]}"
+        )
+    return SelfTestResult(candidate, runtime, name, difference, times_ms)
 
 
 def runs_here(artifact: Artifact) -> bool:
@@ -91,7 +95,7 @@ def runs_here(artifact: Artifact) -> bool:
     return artifact.cpu_architecture in ("any", platform.machine())
 
 
-def fastest(judged: Iterable[Judged]) -> Judged | None:
+def fastest(judged: Iterable[SelfTestResult]) -> SelfTestResult | None:
     """The one the agent runs: of those not refused, the one with the smallest median time."""
     return min((one for one in judged if not one.refusal), key=lambda one: one.p50_ms, default=None)
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from edge_agent.__main__ import main
-from edge_agent.agent import Stages, prepare_stages
+from edge_agent.agent import LoadedBundle, prepare_stages
 from edge_agent.bundle.reader import encode_manifest, load, parse_manifest
 from edge_agent.bundle.version_history import FILE
 from edge_agent.config import config as configs
@@ -48,7 +48,7 @@ def strict(bundle: Path, key_pair: Path, config_file: Callable[..., Path]) -> Ca
 Strict = Callable[..., Path]
 
 
-def _prepare(config: Path) -> Stages:
+def _prepare(config: Path) -> LoadedBundle:
     return prepare_stages(configs.load(config))
 
 

@@ -111,7 +111,7 @@ def test_a_defect_in_the_overlap_is_told_once(
     seen: dict[str, int] = {}
     for message in heard.of("event"):
         event = message.json()["data"]
-        assert event["repeated_lines"] == (64 if event["frame_id"] else 0) or (
+        assert event["overlap_lines"] == (64 if event["frame_id"] else 0) or (
             event["first_line"] + LINES == total
         )
         for defect in event["defects"]:
@@ -119,7 +119,7 @@ def test_a_defect_in_the_overlap_is_told_once(
             box = defect["box_px"]
             # What lies in the repeated lines alone was told with the frame before.
             if seen[defect["id"]] > 1:
-                assert box["y"] + box["height"] > event["repeated_lines"]
+                assert box["y"] + box["height"] > event["overlap_lines"]
     assert len(seen) > 5
 
 
@@ -207,7 +207,7 @@ def test_a_stream_that_goes_away_and_comes_back_needs_no_hands(
     assert len(set(ids)) == len(ids)
 
 
-# What is no evidence of sound steel.
+# What is no evidence of defect-free steel.
 
 
 def test_black_and_saturated_images_are_declared_where_that_is_asked_for(

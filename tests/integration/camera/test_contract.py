@@ -19,9 +19,9 @@ import pytest
 from viva_genicam.testing import FakeGigeCamera, FakeU3vCamera
 
 from edge_agent.camera import Backend, Camera, EndOfStream, StreamCounters, open_backend
-from edge_agent.camera.backends.genicam.backend import Genicam
-from edge_agent.camera.backends.genicam.discovery import Found
-from edge_agent.camera.backends.opencv import OpenCv
+from edge_agent.camera.backends.genicam.backend import GenicamBackend
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
+from edge_agent.camera.backends.opencv import OpenCvBackend
 from edge_agent.camera.line_camera import LineCamera
 from edge_agent.camera.stream.pixel_formats import payload_bytes
 from edge_agent.config.camera import (
@@ -94,7 +94,7 @@ def _v4l2(tmp_path: Path) -> Opener:
     device = tmp_path / "video0"
     device.touch()
     config = V4l2Camera(device=str(device), width_px=160, height_px=48)
-    return lambda: OpenCv(config, lambda name, api, _: RecordedDevice(recording, name, api))
+    return lambda: OpenCvBackend(config, lambda name, api, _: RecordedDevice(recording, name, api))
 
 
 @contextlib.contextmanager
@@ -106,9 +106,9 @@ def _gige(_: Path) -> Iterator[Opener]:
 
 def _usb3(_: Path) -> Opener:
     fake = FakeU3vCamera(320, 64)
-    found = Found(kind="genicam", transport="usb3", serial="U3V")
+    found = DiscoveredCamera(kind="genicam", transport="usb3", serial="U3V")
     config = GenicamCamera(transport="usb3")
-    return lambda: Genicam(config, fake.connect(), found)
+    return lambda: GenicamBackend(config, fake.connect(), found)
 
 
 def _gentl(_: Path) -> Opener:
@@ -240,7 +240,7 @@ class TestEveryCamera:
         while line + lines <= len(seen):
             frame = cut.grab(10)
             assert isinstance(frame, Frame)
-            assert frame.first_line + frame.repeated_lines == line
+            assert frame.first_line + frame.overlap_lines == line
             first, end = frame.first_line, frame.first_line + lines
             np.testing.assert_array_equal(frame.image, seen[first:end])
             line += frame.new_lines

@@ -16,8 +16,8 @@ from viva_genicam.testing import FakeGigeCamera, FakeU3vCamera
 
 from edge_agent.camera import Backend, CameraLost, LossReason
 from edge_agent.camera.backends.genicam import features
-from edge_agent.camera.backends.genicam.backend import Genicam
-from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.backend import GenicamBackend
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 from edge_agent.camera.line_camera import LineCamera
 from edge_agent.camera.stream.pixel_formats import decode
 from edge_agent.config.camera import GenicamCamera
@@ -32,8 +32,8 @@ _REGISTERS = FakeGigeCamera.REGISTERS
 
 
 @contextlib.contextmanager
-def opened(**keys: Any) -> Iterator[Genicam]:
-    backend = Genicam(GenicamCamera(**keys))
+def opened(**keys: Any) -> Iterator[GenicamBackend]:
+    backend = GenicamBackend(GenicamCamera(**keys))
     try:
         yield backend
     finally:
@@ -113,7 +113,7 @@ class TestAravis:
         aravis()
         for pixel_format in ("Mono8", "Mono16", "RGB8", "BayerRG8"):
             config = GenicamCamera(features={**_SMALL, "PixelFormat": pixel_format})
-            camera = LineCamera(partial(Genicam, config), check_images=False)
+            camera = LineCamera(partial(GenicamBackend, config), check_images=False)
             try:
                 frame = camera.grab(5)
             finally:
@@ -129,7 +129,7 @@ class TestAravis:
         aravis()
         ids: list[int] = []
         config = GenicamCamera(features=_SMALL)
-        camera = LineCamera(lambda: Seen(Genicam(config), ids), check_images=False)
+        camera = LineCamera(lambda: Seen(GenicamBackend(config), ids), check_images=False)
         try:
             count = balance(camera, ids, 2000)
         finally:
@@ -145,7 +145,7 @@ class TestAravis:
         ids: list[int] = []
         features = {"Width": 1600, "Height": 256, "AcquisitionFrameRate": 100.0}
         config = GenicamCamera(features=features, packet_size=9000)
-        camera = LineCamera(lambda: Seen(Genicam(config), ids), check_images=False)
+        camera = LineCamera(lambda: Seen(GenicamBackend(config), ids), check_images=False)
         try:
             count = balance(camera, ids, 2000 if LONG else 300)
         finally:
@@ -159,10 +159,10 @@ class TestAravis:
     ) -> None:
         camera_process = aravis()
         config = GenicamCamera(features={**_SMALL, "GainRaw": 7})
-        sessions: list[Genicam] = []
+        sessions: list[GenicamBackend] = []
 
-        def open_it() -> Genicam:
-            sessions.append(Genicam(config))
+        def open_it() -> GenicamBackend:
+            sessions.append(GenicamBackend(config))
             return sessions[-1]
 
         camera = LineCamera(open_it, check_images=False)
@@ -230,7 +230,7 @@ class TestAravis:
     def test_a_second_host_is_refused_and_told_why(self, aravis: Callable[..., Any]) -> None:
         aravis()
         with opened(), pytest.raises(CameraLost, match="has control of it") as refused:
-            Genicam(GenicamCamera())
+            GenicamBackend(GenicamCamera())
         assert refused.value.reason is LossReason.CONTROL_TAKEN
 
     def test_heartbeat_packet_size_and_delay_reach_the_camera(
@@ -273,7 +273,7 @@ class TestAravis:
     ) -> None:
         aravis()
         with pytest.raises(CameraError):
-            Genicam(GenicamCamera(**keys))
+            GenicamBackend(GenicamCamera(**keys))
         with opened():
             pass
 
@@ -290,7 +290,7 @@ def test_what_cannot_be_on_this_wire_is_refused_without_asking_it(
     keys: dict[str, str], text: str
 ) -> None:
     with pytest.raises(CameraError, match=text) as refused:
-        Genicam(GenicamCamera(**keys))
+        GenicamBackend(GenicamCamera(**keys))
     assert not isinstance(refused.value, CameraLost)
 
 
@@ -353,7 +353,8 @@ class TestViva:
         ids: list[int] = []
         with viva_fake(width=640, drop_packets=never, packet_resend=False, fps=30) as fake:
             camera = LineCamera(
-                lambda: Seen(Genicam(GenicamCamera(packet_size=9000)), ids), check_images=False
+                lambda: Seen(GenicamBackend(GenicamCamera(packet_size=9000)), ids),
+                check_images=False,
             )
             items = _take_frames(camera, 20)
             camera.close()
@@ -401,7 +402,7 @@ class TestViva:
     def test_revoked_control_is_a_loss_and_the_camera_is_set_up_again(self) -> None:
         with viva_fake() as fake:
             config = GenicamCamera(features={"Gain": 6.0})
-            camera = LineCamera(lambda: Genicam(config), check_images=False)
+            camera = LineCamera(lambda: GenicamBackend(config), check_images=False)
             try:
                 _take_frames(camera, 5)
                 fake.revoke_control()
@@ -433,14 +434,14 @@ class TestViva:
             viva_fake(),
             pytest.raises(CameraError, match="PixelFormat: YUV: not one of Mono8, Mono16"),
         ):
-            Genicam(GenicamCamera(features={"PixelFormat": "YUV"}))
+            GenicamBackend(GenicamCamera(features={"PixelFormat": "YUV"}))
 
 
 def test_usb3_vision_blocks_come_from_a_camera_that_is_open() -> None:
     """No USB bus is needed; no USB3 Vision hardware was at hand."""
-    found = Found(kind="genicam", transport="usb3", serial="U3V")
+    found = DiscoveredCamera(kind="genicam", transport="usb3", serial="U3V")
     config = GenicamCamera(transport="usb3", features={"Width": 320})
-    backend = Genicam(config, FakeU3vCamera(640, 480).connect(), found)
+    backend = GenicamBackend(config, FakeU3vCamera(640, 480).connect(), found)
     try:
         blocks = taken(backend, 5)
         assert [one.block_id for one in blocks] == [1, 2, 3, 4, 5]
@@ -453,7 +454,7 @@ def test_usb3_vision_blocks_come_from_a_camera_that_is_open() -> None:
 
 def test_no_usb3_vision_camera_is_said_in_one_line() -> None:
     with pytest.raises(CameraLost, match=r"camera\.serial: 7: no such camera answers"):
-        Genicam(GenicamCamera(transport="usb3", serial="7"))
+        GenicamBackend(GenicamCamera(transport="usb3", serial="7"))
 
 
 # Counting.

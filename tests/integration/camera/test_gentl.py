@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.camera import CameraLost
 from edge_agent.camera.backends.genicam import features
-from edge_agent.camera.backends.genicam.gentl import Gentl, devices
+from edge_agent.camera.backends.genicam.gentl import GentlBackend, devices
 from edge_agent.camera.line_camera import LineCamera
 from edge_agent.config.camera import GentlCamera
 from edge_agent.errors import CameraError
@@ -28,7 +28,7 @@ def _config(**keys: Any) -> GentlCamera:
     return GentlCamera(**{"cti": VIKY, "serial": "1", "features": _FAST} | keys)
 
 
-def _taken(backend: Gentl, count: int) -> list[Block]:
+def _taken(backend: GentlBackend, count: int) -> list[Block]:
     got: list[Block] = []
     end_s = time.monotonic() + 60
     while len(got) < count:
@@ -49,10 +49,10 @@ def test_its_cameras_are_found() -> None:
 
 def test_200_blocks_and_as_many_after_a_reconnect() -> None:
     """Its frames are black, so that only how they come is judged."""
-    backends: list[Gentl] = []
+    backends: list[GentlBackend] = []
 
-    def open_it() -> Gentl:
-        backends.append(Gentl(_config()))
+    def open_it() -> GentlBackend:
+        backends.append(GentlBackend(_config()))
         return backends[-1]
 
     camera = LineCamera(open_it, check_images=False)
@@ -85,7 +85,7 @@ def _frames(camera: LineCamera, count: int) -> list[Frame | Gap]:
 
 
 def test_blocks_are_ours_and_counted_from_1() -> None:
-    backend = Gentl(_config())
+    backend = GentlBackend(_config())
     try:
         blocks = _taken(backend, 5)
         for block in blocks:
@@ -107,7 +107,7 @@ def test_reconnects_leave_nothing_behind() -> None:
 
     seen = []
     for _ in range(6):
-        backend = Gentl(_config())
+        backend = GentlBackend(_config())
         _taken(backend, 2)
         backend.close()
         seen.append(held())
@@ -115,7 +115,7 @@ def test_reconnects_leave_nothing_behind() -> None:
 
 
 def test_what_it_does_not_take_is_one_line() -> None:
-    backend = Gentl(_config())
+    backend = GentlBackend(_config())
     try:
         for table, text in (
             ({"Widht": 1}, "Widht: this camera has no such feature; did you mean Width"),
@@ -146,7 +146,7 @@ def test_what_cannot_be_opened_is_one_line(
     keys: dict[str, Any], text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(CameraError) as refused:
-        Gentl(_config(**keys))
+        GentlBackend(_config(**keys))
     assert text in str(refused.value)
     assert "\n" not in str(refused.value)
     assert capfd.readouterr().err == ""
@@ -154,10 +154,10 @@ def test_what_cannot_be_opened_is_one_line(
 
 def test_a_camera_in_use_is_refused_and_goes_on() -> None:
     """This producer does not list it then."""
-    first = Gentl(_config())
+    first = GentlBackend(_config())
     try:
         with pytest.raises(CameraLost, match="no such camera answers"):
-            Gentl(_config())
+            GentlBackend(_config())
         assert len(_taken(first, 3)) == 3
     finally:
         first.close()

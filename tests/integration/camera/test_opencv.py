@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_agent.camera import Backend, CameraLost, EndOfStream, LossReason, open_backend
-from edge_agent.camera.backends.opencv import OpenCv
+from edge_agent.camera.backends.opencv import OpenCvBackend
 from edge_agent.config.camera import Camera as CameraConfig
 from edge_agent.config.camera import GstreamerCamera, RtspCamera, V4l2Camera, VideoCamera
 from edge_agent.errors import CameraError
@@ -91,21 +91,21 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Callable[..., OpenCv]:
+def device(tmp_path: Path) -> Callable[..., OpenCvBackend]:
     """`device(**settings)`: an open V4L2 camera over a recording."""
     recording = tmp_path / "strip.avi"
     write_video(recording, frames=6)
     path = tmp_path / "video0"
     path.touch()
 
-    def make(**settings: Any) -> OpenCv:
+    def make(**settings: Any) -> OpenCvBackend:
         config = V4l2Camera(device=str(path), **settings)
-        return OpenCv(config, lambda name, api, _: RecordedDevice(recording, name, api))
+        return OpenCvBackend(config, lambda name, api, _: RecordedDevice(recording, name, api))
 
     return make
 
 
-def test_a_device_gives_what_was_set(device: Callable[..., OpenCv]) -> None:
+def test_a_device_gives_what_was_set(device: Callable[..., OpenCvBackend]) -> None:
     camera = device(width_px=PIXELS, height_px=LINES, fps=25, fourcc="MJPG")
     block = camera.grab(1)
     assert block
@@ -124,7 +124,7 @@ def test_a_device_gives_what_was_set(device: Callable[..., OpenCv]) -> None:
     ],
 )
 def test_a_setting_the_device_does_not_take_is_refused(
-    device: Callable[..., OpenCv], settings: dict[str, Any], words: str
+    device: Callable[..., OpenCvBackend], settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(CameraError) as caught:
         device(**settings)
@@ -133,7 +133,7 @@ def test_a_setting_the_device_does_not_take_is_refused(
 
 
 def test_a_device_that_is_pulled_out_is_lost_and_then_not_found(
-    tmp_path: Path, device: Callable[..., OpenCv]
+    tmp_path: Path, device: Callable[..., OpenCvBackend]
 ) -> None:
     camera = device()
     assert camera.grab(1)
@@ -151,7 +151,7 @@ def test_a_device_that_is_pulled_out_is_lost_and_then_not_found(
     camera.close()
 
 
-def test_a_device_that_another_program_has(device: Callable[..., OpenCv]) -> None:
+def test_a_device_that_another_program_has(device: Callable[..., OpenCvBackend]) -> None:
     first = device()
     with pytest.raises(CameraLost, match="another program has it") as caught:
         device()

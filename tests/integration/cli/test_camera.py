@@ -15,7 +15,7 @@ import genicam
 import pytest
 from viva_genicam.testing import FakeGigeCamera
 
-from edge_agent.camera.backends.genicam.backend import Genicam
+from edge_agent.camera.backends.genicam.backend import GenicamBackend
 from edge_agent.config.camera import GenicamCamera
 from tests.support import fake_cameras
 from tests.support.fake_cameras import LONG
@@ -92,7 +92,7 @@ class TestGigeVision:
 
     def test_info_can_look_beside_a_running_agent(self, aravis: Callable[..., Any]) -> None:
         aravis()
-        running = Genicam(GenicamCamera(features={"Width": 640}))
+        running = GenicamBackend(GenicamCamera(features={"Width": 640}))
         try:
             assert answer("info", *GIGE, "--read-only")["features"]["Width"]["value"] == 640
             assert running.grab(5) is not None

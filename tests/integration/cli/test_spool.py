@@ -13,8 +13,9 @@ import pytest
 
 from edge_agent import __main__ as edge_agent_main
 from edge_agent.delivery.spool import replay
-from edge_agent.delivery.spool.reader import Reader
-from edge_agent.delivery.spool.spool import Choice, Message, Spool
+from edge_agent.delivery.spool.message import ASIDE, SENT, Message, MessageFilter
+from edge_agent.delivery.spool.reader import SpoolReader
+from edge_agent.delivery.spool.spool import Spool
 from tests.support.paths import ROOT
 
 Typed = Callable[..., tuple[int, str, str]]
@@ -152,8 +153,8 @@ def test_reading_leaves_a_spool_as_it_was(tmp_path: Path) -> None:
     spool = Spool(path, 1 << 20)
     spool.write([Message("event", "b", b"1")], declare=lambda gone, before: gone[0])
     before = path.read_bytes()
-    reader = Reader(path)
-    assert [one.message.payload for one in reader.messages(Choice())] == [b"1"]
+    reader = SpoolReader(path)
+    assert [one.message.payload for one in reader.messages(MessageFilter())] == [b"1"]
     reader.close()
     assert path.read_bytes() == before
     spool.close()
@@ -182,7 +183,7 @@ def test_a_wish_that_is_not_understood_is_taken_away(tmp_path: Path, wish: bytes
 
 def test_a_wish_is_taken_once_and_never_touches_what_waits(tmp_path: Path) -> None:
     file = tmp_path / "replay.json"
-    replay.leave(file, Choice(since_ns=1, until_ns=2))
-    assert replay.take(file) == Choice(since_ns=1, until_ns=2, states=(Choice.SENT, Choice.ASIDE))
+    replay.leave(file, MessageFilter(since_ns=1, until_ns=2))
+    assert replay.take(file) == MessageFilter(since_ns=1, until_ns=2, states=(SENT, ASIDE))
     assert replay.take(file) is None
     assert list(tmp_path.iterdir()) == []

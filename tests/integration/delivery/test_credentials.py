@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery import credentials
-from edge_agent.delivery.connection_events import Connected, Lost, Note, Reached, Will
+from edge_agent.delivery.connection_events import Connected, Lost, Note, TcpConnected, Will
 from edge_agent.delivery.mqtt_connection import Connection, check_files
 from edge_agent.errors import ConfigError
 from tests.support.paths import ROOT
@@ -65,12 +65,12 @@ def strict_broker(mosquitto_with: Callable[..., Any], certificates: Any) -> Any:
     )
 
 
-def first_note(config: Mqtt) -> Note:
+def first_note(config: MqttConfig) -> Note:
     notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
     connection = Connection(config, "agent", WILL, notes.put, False)
     try:
         note = notes.get(timeout=30)
-        return notes.get(timeout=30) if note == Reached() else note
+        return notes.get(timeout=30) if note == TcpConnected() else note
     finally:
         connection.close(5)
 
@@ -81,7 +81,7 @@ def test_a_broker_that_asks_for_a_certificate_takes_ours_and_nobody_without(
     strict_broker: Any,
     certificates: Any,
     identity: Callable[..., Identity],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
 ) -> None:
     ours = identity("press-7")
     keys = {"ca_file": str(certificates.ca)}
@@ -139,7 +139,7 @@ def test_new_certificates_are_taken_up_without_a_restart(
 def test_only_a_change_that_can_be_used_is_one(
     certificates: Any,
     identity: Callable[..., Identity],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     free_port: int,
 ) -> None:
     ours = identity("agent")
@@ -162,7 +162,7 @@ def test_only_a_change_that_can_be_used_is_one(
 
 
 def test_credentials_of_systemd(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mqtt_config: Callable[..., Mqtt]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mqtt_config: Callable[..., MqttConfig]
 ) -> None:
     """LoadCredential=mqtt-password:… in the unit, `credential:mqtt-password` in the config."""
     (tmp_path / "mqtt-password").write_text("open sesame\n", encoding="utf-8")
@@ -196,7 +196,7 @@ def test_what_cannot_work_is_refused_at_the_start(
     tmp_path: Path,
     certificates: Any,
     identity: Callable[..., Identity],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
 ) -> None:
     ours = identity("agent")
     locked = tmp_path / "locked.key"

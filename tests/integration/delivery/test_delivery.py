@@ -28,10 +28,11 @@ from edge_agent.delivery.connection_events import (
     Incoming,
     Lost,
     Note,
-    Reached,
+    TcpConnected,
 )
 from edge_agent.delivery.delivery import Delivery, Draft
-from edge_agent.delivery.spool.spool import Message, Spool
+from edge_agent.delivery.spool.message import Message
+from edge_agent.delivery.spool.spool import Spool
 from edge_agent.errors import BrokerError
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import (
@@ -481,7 +482,7 @@ def test_a_broker_that_leaves_connect_unanswered_is_asked_in_the_other_version(
     monkeypatch.setattr(broker_link, "_ANSWER_TIMEOUT_S", 0.1)
 
     def greet(link: ScriptedLink) -> None:
-        link.tell(Reached())
+        link.tell(TcpConnected())
         if link.mqtt311 == answers_to_311 and rig.broker.tries > 1:
             link.tell(Connected())
 
@@ -506,7 +507,7 @@ def test_silence_of_a_broker_that_spoke_mqtt_5_does_not_make_it_3_1_1(
     monkeypatch.setattr(broker_link, "_ANSWER_TIMEOUT_S", 0.05)
 
     def greet(link: ScriptedLink) -> None:
-        link.tell(Reached())
+        link.tell(TcpConnected())
         if rig.broker.tries in (1, 4):
             link.tell(Connected())
 

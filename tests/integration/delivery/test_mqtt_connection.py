@@ -16,8 +16,15 @@ from typing import Any
 
 import pytest
 
-from edge_agent.config.config import Mqtt
-from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost, Note, Reached, Will
+from edge_agent.config.config import MqttConfig
+from edge_agent.delivery.connection_events import (
+    Acknowledged,
+    Connected,
+    Lost,
+    Note,
+    TcpConnected,
+    Will,
+)
 from edge_agent.delivery.embedded_broker import EmbeddedBroker
 from edge_agent.delivery.mqtt_connection import Connection, address
 from edge_agent.errors import BrokerError, ConfigError
@@ -35,21 +42,21 @@ _PAHO_LEAVES_THE_SOCKET = pytest.mark.filterwarnings(
 class Client:
     """A Connection and all it tells."""
 
-    def __init__(self, config: Mqtt, will: Will = WILL, mqtt311: bool = False) -> None:
+    def __init__(self, config: MqttConfig, will: Will = WILL, mqtt311: bool = False) -> None:
         self.notes: queue.SimpleQueue[Note] = queue.SimpleQueue()
         self.connection = Connection(config, "agent-1", will, self.notes.put, mqtt311)
 
     def note(self) -> Note:
         """What it tells next, but for Reached, which comes before all else."""
         note = self.notes.get(timeout=30)
-        return self.note() if note == Reached() else note
+        return self.note() if note == TcpConnected() else note
 
 
 @pytest.fixture
 def client() -> Iterator[Callable[..., Client]]:
     opened: list[Client] = []
 
-    def connect(config: Mqtt, **keys: Any) -> Client:
+    def connect(config: MqttConfig, **keys: Any) -> Client:
         opened.append(Client(config, **keys))
         return opened[-1]
 
@@ -69,7 +76,7 @@ def client() -> Iterator[Callable[..., Client]]:
     ],
 )
 def test_address(
-    mqtt_config: Callable[..., Mqtt], broker: str, expected: tuple[str, int, bool]
+    mqtt_config: Callable[..., MqttConfig], broker: str, expected: tuple[str, int, bool]
 ) -> None:
     assert address(mqtt_config(broker, port=1884)) == expected
 
@@ -78,7 +85,7 @@ def test_address(
 def test_a_publish_is_acknowledged_and_arrives(
     mosquitto: Any,
     subscriber: Callable[..., Any],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     heard = subscriber(mosquitto.port)
@@ -98,7 +105,7 @@ def test_a_publish_is_acknowledged_and_arrives(
 @pytest.mark.parametrize(("mqtt311", "level"), [(False, "p5"), (True, "p2")])
 def test_mqtt_5_unless_3_1_1_is_asked_for(
     mosquitto: Any,
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
     mqtt311: bool,
     level: str,
@@ -125,7 +132,8 @@ def test_the_last_will_speaks_when_the_process_dies(
     program = f"""
 import time, msgspec
 from edge_agent.config import Mqtt
-from edge_agent.publish import Connection, Will
+from edge_agent.delivery.connection_events import Will
+from edge_agent.delivery.mqtt_connection import Connection
 will = Will({STATE!r}, b"offline")
 config = msgspec.convert({{"broker": {mosquitto.url!r}}}, Mqtt)
 one = Connection(config, "agent-1", will, lambda note: print(note, flush=True), False)
@@ -152,7 +160,7 @@ time.sleep(600)
 def test_a_clean_close_sends_what_was_published_and_no_will(
     mosquitto: Any,
     subscriber: Callable[..., Any],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     heard = subscriber(mosquitto.port)
@@ -168,7 +176,7 @@ def test_a_clean_close_sends_what_was_published_and_no_will(
 @pytest.mark.system
 @pytest.mark.faults
 def test_a_broker_that_goes_away_is_told(
-    mosquitto: Any, mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    mosquitto: Any, mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     one = client(mqtt_config(mosquitto.url))
     assert isinstance(one.note(), Connected)
@@ -183,7 +191,7 @@ def test_a_broker_that_goes_away_is_told(
 def test_the_password_comes_from_its_file(
     tmp_path: Path,
     mosquitto_password: Any,
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     file = tmp_path / "password"
@@ -203,7 +211,7 @@ def test_the_password_comes_from_its_file(
 def test_a_wrong_password_is_told_with_its_reason(
     tmp_path: Path,
     mosquitto_password: Any,
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
     password: str | None,
     mqtt311: bool,
@@ -228,7 +236,7 @@ def test_a_wrong_password_is_told_with_its_reason(
     ],
 )
 def test_credentials_that_cannot_be_read(
-    mqtt_config: Callable[..., Mqtt], broker: str, keys: dict[str, str]
+    mqtt_config: Callable[..., MqttConfig], broker: str, keys: dict[str, str]
 ) -> None:
     if keys.get("ca_file") == "setup.cfg":
         keys = {"ca_file": str(ROOT / "setup.cfg")}
@@ -241,7 +249,7 @@ def test_credentials_that_cannot_be_read(
 def test_tls_with_a_ca_of_our_own(
     mosquitto_tls: Any,
     certificates: Any,
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     one = client(mqtt_config(mosquitto_tls.url, ca_file=str(certificates.ca)))
@@ -253,7 +261,7 @@ def test_tls_with_a_ca_of_our_own(
 @pytest.mark.system
 @_PAHO_LEAVES_THE_SOCKET
 def test_tls_refuses_a_certificate_nobody_vouches_for(
-    mosquitto_tls: Any, mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    mosquitto_tls: Any, mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     assert isinstance(client(mqtt_config(mosquitto_tls.url)).note(), Lost)
 
@@ -263,7 +271,7 @@ def test_tls_refuses_a_certificate_nobody_vouches_for(
 def test_tls_refuses_a_certificate_for_another_host(
     mosquitto_tls: Any,
     certificates: Any,
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     """The certificate is for 127.0.0.1, not for the name that leads there."""
@@ -272,21 +280,21 @@ def test_tls_refuses_a_certificate_for_another_host(
 
 
 def test_a_host_that_refuses_is_told(
-    free_port: int, mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    free_port: int, mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     note = client(mqtt_config(f"mqtt://127.0.0.1:{free_port}")).note()
     assert note == Lost(f"no connection to 127.0.0.1:{free_port}")
 
 
 def test_a_host_without_an_address_is_told(
-    mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     note = client(mqtt_config("mqtt://no-such-host.invalid")).note()
     assert note == Lost("no connection to no-such-host.invalid:1883")
 
 
 def test_a_server_that_speaks_no_mqtt_is_told(
-    mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
@@ -299,7 +307,7 @@ def test_a_server_that_speaks_no_mqtt_is_told(
 
 
 def test_a_server_that_never_answers_is_reached_and_no_more(
-    mqtt_config: Callable[..., Mqtt], client: Callable[..., Client]
+    mqtt_config: Callable[..., MqttConfig], client: Callable[..., Client]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
@@ -307,7 +315,7 @@ def test_a_server_that_never_answers_is_reached_and_no_more(
         peer, _ = server.accept()
         with peer:
             assert b"MQTT\x05" in peer.recv(1000)
-            assert one.notes.get(timeout=30) == Reached()
+            assert one.notes.get(timeout=30) == TcpConnected()
             assert one.notes.empty()
 
 
@@ -325,7 +333,7 @@ def embedded(free_port: int) -> Iterator[int]:
 def test_the_embedded_broker_carries_messages_and_keeps_the_retained(
     embedded: int,
     subscriber: Callable[..., Any],
-    mqtt_config: Callable[..., Mqtt],
+    mqtt_config: Callable[..., MqttConfig],
     client: Callable[..., Client],
 ) -> None:
     heard = subscriber(embedded)

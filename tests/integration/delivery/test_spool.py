@@ -22,7 +22,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge_agent.delivery.spool.spool import Choice, Message, Spool, Stored, Written
+from edge_agent.delivery.spool.message import ASIDE, Message, MessageFilter, StoredMessage
+from edge_agent.delivery.spool.spool import Spool, WriteResult
 from tests.support.paths import ROOT
 
 PLENTY = 1 << 30
@@ -45,7 +46,7 @@ def _declare(gone: Sequence[Message], before: int) -> Message:
     return Message("gap", "boot", DROPPED + b",".join(n for n in (numbers, named) if n))
 
 
-def _append(spool: Spool, messages: Sequence[Message]) -> Written:
+def _append(spool: Spool, messages: Sequence[Message]) -> WriteResult:
     return spool.write(messages, declare=_declare)
 
 
@@ -57,7 +58,7 @@ def _number(message: Message) -> int:
     return int(message.payload[:6])
 
 
-def _numbers(stored: Sequence[Stored]) -> list[int]:
+def _numbers(stored: Sequence[StoredMessage]) -> list[int]:
     return [_number(one.message) for one in stored]
 
 
@@ -85,8 +86,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_messages_come_in_the_order_they_were_appended(path: Path) -> None:
     spool = Spool(path, PLENTY)
-    assert _append(spool, [_message(1), _message(2, kind="gap")]) == Written()
-    assert _append(spool, [_message(3)]) == Written()
+    assert _append(spool, [_message(1), _message(2, kind="gap")]) == WriteResult()
+    assert _append(spool, [_message(3)]) == WriteResult()
     found = spool.after(0, ALL)
     assert [one.message for one in found] == [_message(1), _message(2, kind="gap"), _message(3)]
     assert [one.id for one in found] == sorted(one.id for one in found)
@@ -125,7 +126,7 @@ def test_an_empty_spool(path: Path) -> None:
     spool = Spool(path, PLENTY)
     assert (len(spool), spool.last_id, spool.medium) == (0, 0, "disk")
     assert spool.after(0, ALL) == ()
-    assert _append(spool, []) == Written()
+    assert _append(spool, []) == WriteResult()
     assert path.is_file()
     spool.close()
 
@@ -207,7 +208,7 @@ def test_the_file_stays_within_its_bound_and_the_oldest_give_way_declared(
 
 def test_a_large_batch_that_finds_room_pushes_nothing_out(path: Path) -> None:
     spool = Spool(path, 1 << 20)
-    assert _append(spool, [_message(n, 700) for n in range(1000)]) == Written()
+    assert _append(spool, [_message(n, 700) for n in range(1000)]) == WriteResult()
     assert len(spool) == 1000
     spool.close()
 
@@ -230,7 +231,7 @@ def test_history_gives_way_first_and_without_a_word(path: Path) -> None:
     spool = Spool(path, SMALL, history=1000)
     for number in range(1, 100):
         written = _append(spool, [_message(number, 5_000)])
-        assert written == Written()
+        assert written == WriteResult()
         _delete(spool, [spool.last_id])
     assert len(spool) == 0
     spool.close()
@@ -257,7 +258,7 @@ def test_what_was_sent_stays_for_a_while_and_can_be_sent_again(path: Path) -> No
     _delete(spool, range(1, 26))
     assert len(spool) == 5
     assert _numbers(spool.after(0, ALL)) == [26, 27, 28, 29, 30]
-    assert spool.send_again(Choice(since_ns=18, until_ns=20)) == 3
+    assert spool.send_again(MessageFilter(since_ns=18, until_ns=20)) == 3
     found = spool.after(0, ALL)
     assert _numbers(found) == [18, 19, 20, 26, 27, 28, 29, 30]
     assert [one.again for one in found] == [True] * 3 + [False] * 5
@@ -276,7 +277,7 @@ def test_what_was_set_aside_is_kept_with_its_reason(path: Path) -> None:
     spool.close()
     spool = Spool(path, PLENTY)
     assert spool.aside == 1
-    assert spool.send_again(Choice(states=(Choice.ASIDE,))) == 1
+    assert spool.send_again(MessageFilter(states=(ASIDE,))) == 1
     assert _numbers(spool.after(0, ALL)) == [1, 2, 3]
     assert spool.alarms == ()
     spool.close()
@@ -401,7 +402,8 @@ TestAgainstTwoLists.settings = settings(max_examples=60, stateful_step_count=40,
 _APPENDS_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.message import Message
 
 spool = Spool(Path(sys.argv[1]), 1 << 30)
 print("open", flush=True)
@@ -675,7 +677,7 @@ def test_without_a_disk_it_goes_on_in_memory(
     assert spool.medium == "memory"
     assert "going on in memory" in caplog.text
     # The same spool otherwise.
-    assert _append(spool, [_message(n, 20) for n in range(6)]) == Written()
+    assert _append(spool, [_message(n, 20) for n in range(6)]) == WriteResult()
     found = spool.after(0, ALL)
     assert _numbers(found) == [0, 1, 2, 3, 4, 5]
     _delete(spool, [found[0].id])
@@ -689,7 +691,8 @@ def test_without_a_disk_it_goes_on_in_memory(
 _DISK_FILLS_UP = """
 import json, resource, sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.message import Message
 
 now = 0.0
 spool = Spool(Path(sys.argv[1]), 1 << 30, clock=lambda: now)
@@ -738,7 +741,8 @@ def test_a_disk_that_fills_up_loses_nothing_and_is_used_again_when_it_has_room(p
 _DISK_IS_FULL = """
 import resource, sys
 from pathlib import Path
-from edge_agent.spool import Message, Spool
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool.message import Message
 
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from paho.mqtt import publish as paho_publish
 
-from edge_agent.config.config import Mqtt
-from edge_agent.delivery.subscriber import Heard, decode, line, listen
+from edge_agent.config.config import MqttConfig
+from edge_agent.delivery.subscriber import ReceivedMessage, decode, line, listen
 from edge_agent.errors import BrokerError
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import (
@@ -199,19 +199,19 @@ def test_decode_refuses_what_is_too_large_before_it_reads_it() -> None:
 class Listener(threading.Thread):
     """`listen` in a thread until it hears of frame LAST_FRAME."""
 
-    def __init__(self, config: Mqtt) -> None:
+    def __init__(self, config: MqttConfig) -> None:
         super().__init__(daemon=True)
-        self.heard: queue.SimpleQueue[Heard | str] = queue.SimpleQueue()
+        self.heard: queue.SimpleQueue[ReceivedMessage | str] = queue.SimpleQueue()
         self.subscribed = threading.Semaphore(0)
         self._config = config
 
     def run(self) -> None:
         for one in listen(self._config, self.subscribed.release):
-            if isinstance(one, Heard) and one.event.data.frame_id == LAST_FRAME:
+            if isinstance(one, ReceivedMessage) and one.event.data.frame_id == LAST_FRAME:
                 return
             self.heard.put(one)
 
-    def next(self) -> Heard | str:
+    def next(self) -> ReceivedMessage | str:
         return self.heard.get(timeout=30)
 
     def end(self) -> None:
@@ -228,7 +228,7 @@ class Listener(threading.Thread):
 
 
 @pytest.fixture
-def listener(mqtt_config: Callable[..., Mqtt]) -> Iterator[Callable[..., Listener]]:
+def listener(mqtt_config: Callable[..., MqttConfig]) -> Iterator[Callable[..., Listener]]:
     started: list[Listener] = []
 
     def start(url: str, *, wait: bool = True, **keys: Any) -> Listener:
@@ -276,11 +276,11 @@ def test_listen_drops_what_it_has_heard_before(
         publish(url, encoded(data), kind)
     for index in (0, 2, 4, 5, 6):
         data, kind = sent[index]
-        expected = Heard(f"{TOPIC}/{kind}", encoded(data), envelope(data, CAPTURED_NS))
+        expected = ReceivedMessage(f"{TOPIC}/{kind}", encoded(data), envelope(data, CAPTURED_NS))
         assert one.next() == expected
     publish(url, encoded(event(seq=7)))
     heard = one.next()
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, ReceivedMessage)
     assert heard.event.data.seq == 7
 
 
@@ -299,7 +299,7 @@ def test_listen_hears_events_and_gaps_below_its_root_and_nothing_else(
         publish(mosquitto.url, encoded(event(seq=1)), kind, topic)
     publish(mosquitto.url, encoded(event(seq=2)), "event", "plant/other/place/camera2")
     heard = one.next()
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, ReceivedMessage)
     assert (heard.topic, heard.event.data.seq) == ("plant/other/place/camera2/event", 2)
 
 
@@ -315,7 +315,7 @@ def test_listen_names_what_is_not_ours_and_goes_on(
         assert isinstance(said, str)
         assert said.startswith(f"{TOPIC}/event: ")
     publish(mosquitto.url, encoded(event()))
-    assert isinstance(one.next(), Heard)
+    assert isinstance(one.next(), ReceivedMessage)
 
 
 @pytest.mark.system
@@ -330,7 +330,7 @@ def test_listen_subscribes_again_after_the_broker_was_gone(
         assert one.subscribed.acquire(timeout=30)
         publish(mosquitto.url, encoded(event(seq=seq)))
         heard = one.next()
-        assert isinstance(heard, Heard)
+        assert isinstance(heard, ReceivedMessage)
         assert heard.event.data.seq == seq
         if seq == 1:
             mosquitto.kill()
@@ -338,7 +338,9 @@ def test_listen_subscribes_again_after_the_broker_was_gone(
 
 
 @pytest.mark.parametrize("key", ["password_file", "ca_file"])
-def test_listen_says_which_file_cannot_be_read(mqtt_config: Callable[..., Mqtt], key: str) -> None:
+def test_listen_says_which_file_cannot_be_read(
+    mqtt_config: Callable[..., MqttConfig], key: str
+) -> None:
     config = mqtt_config("mqtts://127.0.0.1:1", username="line", **{key: "missing/file"})
     with pytest.raises(BrokerError, match=r"--password-file, --ca-file, .*: .*No such file"):
         next(listen(config, lambda: None))

@@ -419,13 +419,13 @@ OUT = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "o
 sys.addaudithook(lambda event, _: event in OUT and reached_out.append(event))
 try:
     if library == "openvino":
-        from edge_agent.runtime.openvino import OpenvinoRuntime
+        from edge_agent.inspection.runtime.openvino import OpenvinoRuntime
         runtime = OpenvinoRuntime(Path(path), "image", "output", 2)
     elif path.endswith(".onnx"):
-        from edge_agent.runtime.onnx import OnnxRuntime
+        from edge_agent.inspection.runtime.onnx import OnnxRuntime
         runtime = OnnxRuntime(Path(path), "image", "output", 2, library)
     else:
-        from edge_agent.runtime.tflite import TfliteRuntime
+        from edge_agent.inspection.runtime.tflite import TfliteRuntime
         runtime = TfliteRuntime(Path(path), "image", "output", 2, library or None)
 except RuntimeError as error:
     loaded = sorted({"ai_edge_litert", "tflite_runtime"} & set(sys.modules))
@@ -570,7 +570,7 @@ def test_tflite_does_not_guess_at_an_unknown_library(tmp_path: Path) -> None:
 
 
 def test_a_tflite_artifact_is_chosen_by_its_golden_outputs(bench: Bench, tflite_file: Path) -> None:
-    """In this process only ai-edge-litert is loaded: the file is sound, so no other is tried."""
+    """In this process only ai-edge-litert is loaded: the file is intact, so no other is tried."""
     needs("ai-edge-litert")
     tflite = bench.artifact("tiny.tflite", tflite_file.read_bytes(), format="tflite")
     assert refusal(bench.bundle, bench.stage(tflite, bench.good)).startswith("differs from")

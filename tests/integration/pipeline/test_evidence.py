@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.config.config import Evidence
+from edge_agent.config.config import EvidenceConfig
 from edge_agent.image_files import read_image
-from edge_agent.pipeline.evidence import Allowance, jpeg
+from edge_agent.pipeline.evidence import RateLimit, jpeg
 
 
 def decoded(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.uint8]:
@@ -28,17 +28,17 @@ def noise(*shape: int) -> NDArray[np.uint8]:
 
 def test_a_grey_picture_stays_grey_and_a_colour_one_keeps_its_order() -> None:
     grey = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (32, 1))
-    data, shape = jpeg(grey, Evidence(jpeg_quality=100))
+    data, shape = jpeg(grey, EvidenceConfig(jpeg_quality=100))
     assert shape == (32, 64)
     assert np.abs(decoded(data).astype(int) - grey).max() <= 2
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 255  # RGB
-    seen = decoded(jpeg(red, Evidence(jpeg_quality=100))[0])[8, 8]
+    seen = decoded(jpeg(red, EvidenceConfig(jpeg_quality=100))[0])[8, 8]
     assert seen[2] > 240 and max(seen[:2]) < 15  # OpenCV's BGR
 
 
 def test_a_picture_that_is_too_large_is_halved_until_it_fits() -> None:
-    rules = Evidence(max_bytes=16384)
+    rules = EvidenceConfig(max_bytes=16384)
     data, (lines, pixels) = jpeg(noise(256, 1600), rules)
     assert len(data) <= 16384
     assert decoded(data).shape == (lines, pixels)
@@ -47,13 +47,13 @@ def test_a_picture_that_is_too_large_is_halved_until_it_fits() -> None:
 
 
 def test_a_picture_wider_than_jpeg_allows_is_halved() -> None:
-    data, shape = jpeg(np.full((4, 70_000), 90, np.uint8), Evidence())
+    data, shape = jpeg(np.full((4, 70_000), 90, np.uint8), EvidenceConfig())
     assert decoded(data).shape == shape == (2, 35_000)
 
 
 def test_an_allowance_fills_with_time_and_not_beyond() -> None:
     now_s = 100.0
-    allowance = Allowance(3, lambda: now_s)
+    allowance = RateLimit(3, lambda: now_s)
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
     now_s += 19
     assert not allowance.take()

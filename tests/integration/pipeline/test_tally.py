@@ -33,14 +33,14 @@ def _gap(reason: GapReason = GapReason.OVERLOAD) -> Gap:
     )
 
 
-def _frame(lines: int, repeated_lines: int = 0) -> Frame:
+def _frame(lines: int, overlap_lines: int = 0) -> Frame:
     return Frame(
         image=np.zeros((lines, 2), np.uint8),
         frame_id=0,
         first_line=0,
         captured_utc_ns=0,
         captured_monotonic_ns=0,
-        repeated_lines=repeated_lines,
+        overlap_lines=overlap_lines,
     )
 
 

@@ -155,7 +155,7 @@ def test_what_is_allowed_is_done_and_answered(
     assert done.code == 0, done.stderr
     summary = done.summary
     assert summary["gaps"]["stopped"] >= 3
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["frames_captured"] == summary["frames_inspected"] + sum(summary["gaps"].values())
 
 

@@ -25,12 +25,12 @@ from edge_agent.messages.events import BundleRef
 from edge_agent.messages.health import CameraHealth, HealthDocument, StageTimes
 from edge_agent.supervision import status_file as module
 from edge_agent.supervision.metrics import MetricsServer, render
-from edge_agent.supervision.status_file import Status, ask, here, process_start, write
+from edge_agent.supervision.status_file import AgentStatus, ask, here, process_start, write
 
 LIVE = {"kind": "simulated", "width_px": 800, "height_px": 256, "seed": 7, "defects_per_m": 15}
 
 
-def _status(**changes: Any) -> Status:
+def _status(**changes: Any) -> AgentStatus:
     process_id, process_start = here()
     health = HealthDocument(
         boot_id="b" * 32,
@@ -40,7 +40,7 @@ def _status(**changes: Any) -> Status:
         frames_inspected=8,
         frames_suspect=4,
         frames_defective=3,
-        frames_in_work=0,
+        frames_in_progress=0,
         lines_captured=2560,
         lines_inspected=2048,
         lines_in_work=0,
@@ -53,9 +53,9 @@ def _status(**changes: Any) -> Status:
             losses=0,
             blocks_taken=10,
             blocks_missing=0,
-            blocks_repeated=0,
+            blocks_duplicate=0,
             blocks_late=0,
-            blocks_useless={},
+            blocks_rejected={},
             packets_lost=None,
             packets_resent=None,
         ),
@@ -67,7 +67,7 @@ def _status(**changes: Any) -> Status:
         spool=changes.pop("spool", "disk"),
         latency={"gate": StageTimes(count=8, p50_ms=1.5, p95_ms=2.0, p99_ms=2.5)},
     )
-    status = Status(
+    status = AgentStatus(
         process_id=process_id,
         process_start=process_start,
         agent="cam-1",

@@ -180,7 +180,10 @@ def test_a_stage_that_hangs_inside(
     )
     eventually(lambda: f"{where} stands still" in running.stderr, "word of the stage that hangs")
     eventually(lambda: any(f"{where} stands still" in word for word in heard), "word to systemd")
-    file = {"inference": "edge_agent/runtime/onnx.py", "camera": "edge_agent/camera/folder.py"}
+    file = {
+        "inference": "edge_agent/inspection/runtime/onnx.py",
+        "camera": "edge_agent/camera/backends/folder.py",
+    }
     assert "most recent call first" in running.stderr and file[where] in running.stderr
     others = [stage for stage in STAGES if stage != where and f"{stage} stands" in running.stderr]
     assert others == []  # nor the camera, which is at its end while the network hangs

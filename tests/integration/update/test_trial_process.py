@@ -12,23 +12,29 @@ import pytest
 
 from edge_agent.bundle.reader import load
 from edge_agent.frame import Frame, Image
-from edge_agent.update.trial_process import Begin, Pick, Sandbox, SandboxError, Side
+from edge_agent.update.trial_process import (
+    ArtifactPick,
+    TrialBundle,
+    TrialProcess,
+    TrialProcessError,
+    TrialRequest,
+)
 
 pytestmark = pytest.mark.system
 
 PICKS = (
-    Pick("gate-float32.onnx", "CPUExecutionProvider"),
-    Pick("segmenter-float32.onnx", "CPUExecutionProvider"),
+    ArtifactPick("gate-float32.onnx", "CPUExecutionProvider"),
+    ArtifactPick("segmenter-float32.onnx", "CPUExecutionProvider"),
 )
 
 
-def side(folder: Path) -> Side:
-    return Side(str(folder), load(folder).sha256)
+def side(folder: Path) -> TrialBundle:
+    return TrialBundle(str(folder), load(folder).sha256)
 
 
-def begin(running: Path, candidate: Path) -> Begin:
-    return Begin(
-        running=Side(str(running), load(running).sha256, *PICKS),
+def begin(running: Path, candidate: Path) -> TrialRequest:
+    return TrialRequest(
+        running=TrialBundle(str(running), load(running).sha256, *PICKS),
         candidate=side(candidate),
         precision="auto",
         threads=1,
@@ -61,51 +67,51 @@ def blind(tmp_path_factory: pytest.TempPathFactory, write_bundle: Callable[..., 
 
 
 def test_both_bundles_judge_the_frames_they_are_shown(tiny_bundle: Path, blind: Path) -> None:
-    with Sandbox(begin(tiny_bundle, blind), lambda: None) as sandbox:
-        ready = sandbox.ready()
+    with TrialProcess(begin(tiny_bundle, blind), lambda: None) as trial_process:
+        ready = trial_process.ready()
         assert (ready.refusal, ready.gate and ready.gate.provider) == ("", PICKS[0].provider)
         for number in range(3):
-            look = sandbox.look(frame(spotted(), number))
+            look = trial_process.look(frame(spotted(), number))
             assert look.frame_id == number
             assert (look.running.suspect, look.candidate.suspect) == (True, False)
             assert look.running.defects > 0 and look.candidate.defects == 0
             assert 0 == look.both_px < look.either_px
             assert min(look.running.judged_ms, look.candidate.judged_ms) > 0
-        look = sandbox.look(frame(np.full((256, 800), 255, np.uint8)))
+        look = trial_process.look(frame(np.full((256, 800), 255, np.uint8)))
         assert look.running.error == "" and look.candidate.error != ""
-        assert not sandbox.look(frame(spotted())).candidate.error, "one error is not the end"
+        assert not trial_process.look(frame(spotted())).candidate.error, "one error is not the end"
 
 
 def test_a_bundle_that_changed_since_it_was_staged_is_not_run(tiny_bundle: Path) -> None:
     asked = begin(tiny_bundle, tiny_bundle)
-    other = Begin(
+    other = TrialRequest(
         running=asked.running,
-        candidate=Side(str(tiny_bundle), "0" * 64),
+        candidate=TrialBundle(str(tiny_bundle), "0" * 64),
         precision="auto",
         threads=1,
         providers=asked.providers,
     )
-    with Sandbox(other, lambda: None) as sandbox:
-        assert "changed since it was staged" in sandbox.ready().refusal
+    with TrialProcess(other, lambda: None) as trial_process:
+        assert "changed since it was staged" in trial_process.ready().refusal
 
 
 def test_a_process_that_dies_is_said_to_have_crashed(tiny_bundle: Path) -> None:
-    with Sandbox(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
-        assert sandbox.ready().refusal == ""
-        os.kill(sandbox.pid, signal.SIGSEGV)
-        with pytest.raises(SandboxError, match=r"crashed in its trial \(signal 11\)"):
+    with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
+        assert trial_process.ready().refusal == ""
+        os.kill(trial_process.pid, signal.SIGSEGV)
+        with pytest.raises(TrialProcessError, match=r"crashed in its trial \(signal 11\)"):
             for _ in range(100):
-                sandbox.look(frame(spotted()))
+                trial_process.look(frame(spotted()))
 
 
 def test_a_process_that_hangs_is_not_waited_for(tiny_bundle: Path) -> None:
-    with Sandbox(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
-        assert sandbox.ready().refusal == ""
-        os.kill(sandbox.pid, signal.SIGSTOP)
-        sandbox._stall_s = 0.5
-        with pytest.raises(SandboxError, match="says nothing for 0 s: it hangs"):
-            sandbox.look(frame(spotted()))
-        pid = sandbox.pid
+    with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
+        assert trial_process.ready().refusal == ""
+        os.kill(trial_process.pid, signal.SIGSTOP)
+        trial_process._stall_s = 0.5
+        with pytest.raises(TrialProcessError, match="says nothing for 0 s: it hangs"):
+            trial_process.look(frame(spotted()))
+        pid = trial_process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -118,21 +124,21 @@ def test_who_waits_can_be_called_away(tiny_bundle: Path) -> None:
         raise Enough
 
     with pytest.raises(Enough):
-        Sandbox(begin(tiny_bundle, tiny_bundle), go_on)
+        TrialProcess(begin(tiny_bundle, tiny_bundle), go_on)
 
 
 def test_bytes_that_are_no_answer_are_said_to_be_none(tiny_bundle: Path) -> None:
-    with Sandbox(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
-        sandbox._read = lambda size: b"\xff" * size  # type: ignore[method-assign]
-        with pytest.raises(SandboxError, match="says what is no answer"):
-            sandbox.ready()
+    with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
+        trial_process._read = lambda size: b"\xff" * size  # type: ignore[method-assign]
+        with pytest.raises(TrialProcessError, match="says what is no answer"):
+            trial_process.ready()
 
 
 def test_the_process_ends_with_who_began_it(tiny_bundle: Path) -> None:
     """An agent that is killed leaves its end of the pipe closed."""
-    with Sandbox(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
-        assert sandbox.ready().refusal == ""
-        stdin = sandbox._process.stdin
+    with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
+        assert trial_process.ready().refusal == ""
+        stdin = trial_process._process.stdin
         assert stdin is not None
         stdin.close()
-        assert sandbox._process.wait(60) == 0
+        assert trial_process._process.wait(60) == 0

@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.bundle.reader import describe, encode_manifest, parse_manifest
 from edge_agent.config import config as configs
-from edge_agent.update.bundle_store import Slots
+from edge_agent.update.bundle_store import BundleStore
 from tests.support.paths import ROOT
 
 LINES = 256
@@ -56,7 +56,7 @@ def live(config_file: Callable[..., Path], mosquitto: Any) -> Callable[..., Path
 
 
 def accounted(summary: dict[str, Any]) -> None:
-    assert summary["frames_in_work"] == 0
+    assert summary["frames_in_progress"] == 0
     assert summary["frames_captured"] == summary["frames_inspected"] + sum(summary["gaps"].values())
 
 
@@ -169,7 +169,7 @@ def test_what_does_not_fit_leaves_the_old_bundle_running_and_says_why(
 
     said = edge_agent("update", "stage", wrong, "--config", config, code=2)
     assert "differs from the golden outputs" in said
-    assert Slots(configs.load(config).state_dir).read().candidate is None
+    assert BundleStore(configs.load(config).state_dir).read().candidate is None
 
     for number, (gate, reason) in enumerate(
         {
@@ -266,7 +266,7 @@ def test_a_bundle_under_which_the_agent_is_killed_again_and_again_is_given_up(
     eventually: Callable[..., Any],
 ) -> None:
     config = live(prove_frames=1_000_000, attempts=2)
-    slots, heard = Slots(configs.load(config).state_dir), subscriber(mosquitto.port)
+    slots, heard = BundleStore(configs.load(config).state_dir), subscriber(mosquitto.port)
     running = agent(config)
     newer = write_bundle(tmp_path / "newer", version=2, scale=44.0)
     edge_agent("update", "stage", newer, "--config", config, "--json")

@@ -21,7 +21,7 @@ from edge_agent.bundle.manifest import Bundle, Manifest, OldestRuntime, RegionRu
 from edge_agent.bundle.reader import describe, encode_manifest, load, parse_manifest
 from edge_agent.errors import BundleError
 
-# No network: only `edge_agent.runtime` opens these.
+# No network: only `edge_agent.inspection.runtime` opens these.
 GATE = b"a gate in onnx" * 20
 SEGMENTER = b"a segmenter in tflite" * 20
 LOGITS = np.array([-3.5, 2.25], np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_agent.camera.base import CameraCounts
-from edge_agent.camera.commissioning import Tap, exposure, focus, judge, table
+from edge_agent.camera.commissioning import BlockRecorder, exposure, focus, judge, table
 from edge_agent.frame import Block
 
 
@@ -30,16 +30,16 @@ def _counts(missing: int = 0, losses: int = 0) -> CameraCounts:
         losses=losses,
         blocks_taken=0,
         blocks_missing=missing,
-        blocks_repeated=0,
+        blocks_duplicate=0,
         blocks_late=0,
-        blocks_useless={},
+        blocks_rejected={},
         packets_lost=0,
         packets_resent=0,
     )
 
 
-def _tap(*blocks: Block) -> Tap:
-    tap = Tap()
+def _tap(*blocks: Block) -> BlockRecorder:
+    tap = BlockRecorder()
     for one in blocks:
         tap.take(one)
     return tap
@@ -98,7 +98,7 @@ class TestTap:
         assert tap.lines_per_second == pytest.approx(250)
 
     def test_nothing_came(self) -> None:
-        tap = Tap()
+        tap = BlockRecorder()
         assert (tap.blocks_per_second, tap.lines_per_second, tap.interval) == (None, None, None)
 
 
@@ -117,10 +117,12 @@ class TestVerdict:
             (_tap(_block(1, 20), _block(2, 40, fault="1 of its packets never came")), _counts()),
             (_tap(_block(1, 20), _block(3, 60)), _counts(missing=1)),
             (_tap(_block(1, 20)), _counts(losses=1)),
-            (Tap(), _counts()),
+            (BlockRecorder(), _counts()),
         ],
     )
-    def test_each_loss_fails_and_says_what_to_do(self, tap: Tap, counts: CameraCounts) -> None:
+    def test_each_loss_fails_and_says_what_to_do(
+        self, tap: BlockRecorder, counts: CameraCounts
+    ) -> None:
         verdict = judge(tap, counts, seconds=1, cpu_s=0)
         assert not verdict.passed
         assert verdict.advice

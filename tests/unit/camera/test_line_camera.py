@@ -99,15 +99,15 @@ def test_inspected_and_gaps_are_what_the_camera_counted(
             line += one.line_count or 0
             frames += one.frame_count
         else:
-            assert one.first_line + one.repeated_lines == line
+            assert one.first_line + one.overlap_lines == line
             line += one.new_lines
             frames += 1
     known = any(fate not in ("lost", "late") for fate in fates)
     assert line == (LINES * len(fates) if known else 0)
     counts = camera.counts
     assert counts.blocks_taken + counts.blocks_missing == len(fates)
-    assert counts.blocks_useless.get("incomplete", 0) == fates.count("incomplete")
-    assert counts.blocks_repeated == fates.count("twice")
+    assert counts.blocks_rejected.get("incomplete", 0) == fates.count("incomplete")
+    assert counts.blocks_duplicate == fates.count("twice")
 
 
 def test_frames_are_the_lines_of_the_blocks_whatever_their_height() -> None:
@@ -221,7 +221,7 @@ def test_a_line_rate_that_does_not_fit_is_told_and_inspected() -> None:
     camera = _camera(blocks, encoder_counts_per_line=4)
     taken = _all(camera)
     assert _gaps(taken) == []
-    assert camera.counts.blocks_useless == {"line_rate": 3}
+    assert camera.counts.blocks_rejected == {"line_rate": 3}
     assert (camera.status.state, camera.status.reason) == ("impaired", "line_rate")
     assert "camera.encoder_counts_per_line" in camera.status.detail
 
@@ -297,7 +297,7 @@ def test_heights_that_do_not_fit_are_refused(settings: dict[str, Any], words: st
 def test_the_strip_is_the_same_however_it_was_cut() -> None:
     def lines(camera: LineCamera) -> np.ndarray:
         frames = [camera.grab(5) for _ in range(5)]
-        return np.concatenate([f.image[f.repeated_lines :] for f in frames if isinstance(f, Frame)])
+        return np.concatenate([f.image[f.overlap_lines :] for f in frames if isinstance(f, Frame)])
 
     one, other = lines(_open()), lines(_open(frame_lines=100, overlap_lines=30))
     np.testing.assert_array_equal(one, other[: len(one)])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.delivery import backoff
-from edge_agent.delivery.broker_link import Uplink
+from edge_agent.delivery.broker_link import BrokerLink
 from edge_agent.delivery.connection_events import Connected, Lost, Note
 from edge_agent.errors import BrokerError
 
@@ -27,14 +27,14 @@ class Link:
 
 
 class Plant:
-    """An uplink, and all the connections it made."""
+    """An broker link, and all the connections it made."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.links: list[Link] = []
         self.heard: list[tuple[int, Note]] = []
         self.there = True
-        self.uplink = Uplink(
+        self.broker_link = BrokerLink(
             self._connect,
             name="root/agent",
             tell=lambda number, note: self.heard.append((number, note)),
@@ -51,7 +51,7 @@ class Plant:
 
     def keep(self, later_s: float = 0.0) -> None:
         self.now_s += later_s
-        self.uplink.keep(may_connect=True)
+        self.broker_link.keep(may_connect=True)
 
 
 @pytest.fixture
@@ -61,20 +61,20 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
 
 
 def test_a_connection_is_made_once_and_replaced_when_it_is_lost(plant: Plant) -> None:
-    plant.uplink.keep(may_connect=False)
-    assert not plant.uplink.is_open
+    plant.broker_link.keep(may_connect=False)
+    assert not plant.broker_link.is_open
     plant.keep()
     plant.keep(1.0)
     assert len(plant.links) == 1
-    assert (plant.uplink.is_open, plant.uplink.online) == (True, False)
-    plant.uplink.accepted(Connected(max_packet_bytes=100))
-    assert plant.uplink.online
-    assert plant.uplink.max_packet_bytes == 100
-    assert plant.uplink.publish("t", b"") == 1
-    plant.uplink.lose("cut")
+    assert (plant.broker_link.is_open, plant.broker_link.online) == (True, False)
+    plant.broker_link.accepted(Connected(max_packet_bytes=100))
+    assert plant.broker_link.online
+    assert plant.broker_link.max_packet_bytes == 100
+    assert plant.broker_link.publish("t", b"") == 1
+    plant.broker_link.lose("cut")
     assert plant.links[0].closed
-    assert (plant.uplink.is_open, plant.uplink.online) == (False, False)
-    assert plant.uplink.publish("t", b"") is None
+    assert (plant.broker_link.is_open, plant.broker_link.online) == (False, False)
+    assert plant.broker_link.publish("t", b"") is None
     plant.keep(0.4)
     assert len(plant.links) == 1, "not yet"
     plant.keep(0.2)
@@ -83,12 +83,12 @@ def test_a_connection_is_made_once_and_replaced_when_it_is_lost(plant: Plant) ->
 
 def test_each_connection_speaks_under_its_own_number(plant: Plant) -> None:
     plant.keep()
-    plant.uplink.lose("cut", at_once=True)
+    plant.broker_link.lose("cut", at_once=True)
     plant.keep()
     for link in plant.links:
         link.tell(Lost("late"))
     (old, _), (new, _) = plant.heard
-    assert old != new == plant.uplink.number
+    assert old != new == plant.broker_link.number
 
 
 def test_a_host_that_is_not_there_is_tried_less_and_less_often(plant: Plant) -> None:
@@ -96,8 +96,8 @@ def test_a_host_that_is_not_there_is_tried_less_and_less_often(plant: Plant) -> 
     waits = []
     for _ in range(4):
         plant.keep()
-        waits.append(plant.uplink.retry_at_s - plant.now_s)
-        plant.now_s = plant.uplink.retry_at_s
+        waits.append(plant.broker_link.retry_at_s - plant.now_s)
+        plant.now_s = plant.broker_link.retry_at_s
     assert waits == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
@@ -105,41 +105,41 @@ def test_no_answer_means_the_other_version_only_where_none_was_ever_spoken(plant
     for expected in (False, True, False):
         plant.keep()
         assert plant.links[-1].mqtt311 is expected
-        plant.uplink.reached()
+        plant.broker_link.reached()
         plant.keep(2.9)
-        assert plant.uplink.is_open
+        assert plant.broker_link.is_open
         plant.keep(0.2)
-        assert not plant.uplink.is_open
-        plant.now_s = plant.uplink.retry_at_s
+        assert not plant.broker_link.is_open
+        plant.now_s = plant.broker_link.retry_at_s
     plant.keep()
     spoken = plant.links[-1].mqtt311
-    plant.uplink.accepted(Connected())
-    plant.uplink.lose("cut")
+    plant.broker_link.accepted(Connected())
+    plant.broker_link.lose("cut")
     for _ in range(3):
-        plant.now_s = plant.uplink.retry_at_s
+        plant.now_s = plant.broker_link.retry_at_s
         plant.keep()
         assert plant.links[-1].mqtt311 is spoken
         plant.keep(20.0)  # not even reached
 
 
 def test_a_broker_that_wants_3_1_1_gets_it_once(plant: Plant) -> None:
-    assert not plant.uplink.falls_back(Lost("cut"))
+    assert not plant.broker_link.falls_back(Lost("cut"))
     wants = Lost("unsupported protocol version", wants_mqtt311=True)
-    assert plant.uplink.falls_back(wants)
-    assert not plant.uplink.falls_back(wants)
+    assert plant.broker_link.falls_back(wants)
+    assert not plant.broker_link.falls_back(wants)
     plant.keep()
     assert plant.links[0].mqtt311
 
 
 def test_another_of_our_name_is_an_alarm_until_a_connection_has_held(plant: Plant) -> None:
     plant.keep()
-    plant.uplink.accepted(Connected())
-    plant.uplink.lose("session taken over", code=0x8E)
-    assert "another client connects as root/agent" in plant.uplink.alarm
-    assert plant.uplink.retry_at_s - plant.now_s == pytest.approx(60.0)
+    plant.broker_link.accepted(Connected())
+    plant.broker_link.lose("session taken over", code=0x8E)
+    assert "another client connects as root/agent" in plant.broker_link.alarm
+    assert plant.broker_link.retry_at_s - plant.now_s == pytest.approx(60.0)
     plant.keep(60.0)
-    plant.uplink.accepted(Connected())
+    plant.broker_link.accepted(Connected())
     plant.keep(19.0)
-    assert plant.uplink.alarm
+    assert plant.broker_link.alarm
     plant.keep(2.0)
-    assert not plant.uplink.alarm
+    assert not plant.broker_link.alarm

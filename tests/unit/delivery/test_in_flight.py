@@ -8,14 +8,14 @@ import pytest
 
 from edge_agent.delivery import in_flight
 from edge_agent.delivery.connection_events import Acknowledged, Connected, Lost
-from edge_agent.delivery.in_flight import Later, Never, Taken, UnderWay
-from edge_agent.delivery.spool.store import Message, Stored
+from edge_agent.delivery.in_flight import Accepted, Deferred, InFlight, Rejected
+from edge_agent.delivery.spool.message import Message, StoredMessage
 
 NOTHING: frozenset[int] = frozenset()
 REFUSED = "Not authorised"
 
 
-def stored(spool_id: int, kind: str = "event", reason: str = "") -> Stored:
+def stored(spool_id: int, kind: str = "event", reason: str = "") -> StoredMessage:
     data = {
         "agent": "a",
         "site": "s",
@@ -29,7 +29,9 @@ def stored(spool_id: int, kind: str = "event", reason: str = "") -> Stored:
         "reason": reason,
         "replayed": False,
     }
-    return Stored(spool_id, Message(kind, "b" * 32, json.dumps({"data": data}).encode(), spool_id))
+    return StoredMessage(
+        spool_id, Message(kind, "b" * 32, json.dumps({"data": data}).encode(), spool_id)
+    )
 
 
 class Desk:
@@ -37,10 +39,10 @@ class Desk:
 
     def __init__(self, count: int, window: int = 3) -> None:
         self.spool = [stored(n) for n in range(1, count + 1)]
-        self.under_way = UnderWay(window)
+        self.under_way = InFlight(window)
         self.under_way.connected(Connected(), last_id=0)
 
-    def after(self, spool_id: int, limit: int) -> list[Stored]:
+    def after(self, spool_id: int, limit: int) -> list[StoredMessage]:
         return [one for one in self.spool if one.id > spool_id][:limit]
 
     def send(self, now_s: float = 0.0, settled: frozenset[int] = NOTHING) -> list[int]:
@@ -53,7 +55,7 @@ class Desk:
 
     def taken(self, spool_id: int) -> None:
         answer = self.under_way.answered(Acknowledged(spool_id, None), 0.0)
-        assert answer == Taken(self.spool[0])
+        assert answer == Accepted(self.spool[0])
         del self.spool[0]
 
 
@@ -103,11 +105,11 @@ def test_an_answer_is_taken_never_or_later() -> None:
     desk = Desk(3)
     desk.send()
     first, second, _ = desk.spool
-    assert desk.under_way.answered(Acknowledged(1, None), 0.0) == Taken(first)
+    assert desk.under_way.answered(Acknowledged(1, None), 0.0) == Accepted(first)
     never = desk.under_way.answered(Acknowledged(2, REFUSED, 0x87), 0.0)
-    assert never == Never(second, f"the broker says: {REFUSED}")
+    assert never == Rejected(second, f"the broker says: {REFUSED}")
     later = desk.under_way.answered(Acknowledged(3, "Quota exceeded", 0x97), 0.0)
-    assert later == Later("publish refused: Quota exceeded")
+    assert later == Deferred("publish refused: Quota exceeded")
     assert len(desk.under_way) == 0
 
 
@@ -121,7 +123,7 @@ def test_a_refused_declaration_of_refusals_rests_and_is_tried_again() -> None:
     assert desk.send(100.0, frozenset([2])) == []
     assert desk.send(131.0, frozenset([2])) == [1]
     assert json.loads(desk.under_way.begin(desk.spool[0]))["data"]["replayed"] is True
-    assert desk.under_way.answered(Acknowledged(1, None), 131.0) == Taken(desk.spool[0])
+    assert desk.under_way.answered(Acknowledged(1, None), 131.0) == Accepted(desk.spool[0])
     assert desk.under_way.resting == 0
 
 
@@ -137,7 +139,7 @@ def test_what_gave_way_while_it_rested_is_forgotten(monkeypatch: pytest.MonkeyPa
     desk.spool = [stored(3, "gap", "refused")]
     desk.under_way.answered(Acknowledged(2, None), 60.0)
     assert desk.send(60.0) == [3]
-    assert isinstance(desk.under_way.answered(Acknowledged(3, REFUSED, 0x87), 60.0), Never)
+    assert isinstance(desk.under_way.answered(Acknowledged(3, REFUSED, 0x87), 60.0), Rejected)
 
 
 def test_a_message_that_ends_connections_is_sent_alone_and_then_never() -> None:
@@ -149,4 +151,4 @@ def test_a_message_that_ends_connections_is_sent_alone_and_then_never() -> None:
         desk.under_way.forget()
         desk.under_way.connected(Connected(), last_id=3)
     assert sizes == [3, 3, 1]
-    assert never == Never(desk.spool[0], "it ends: Packet too large")
+    assert never == Rejected(desk.spool[0], "it ends: Packet too large")

@@ -11,9 +11,10 @@ import pytest
 
 from edge_agent.delivery import losses
 from edge_agent.delivery.drafts import Draft
-from edge_agent.delivery.inbox import Mailbox
-from edge_agent.delivery.spool.spool import Spool, Stored
-from edge_agent.delivery.spool_writer import Books
+from edge_agent.delivery.inbox import Inbox
+from edge_agent.delivery.spool.message import StoredMessage
+from edge_agent.delivery.spool.spool import Spool
+from edge_agent.delivery.spool_writer import SpoolWriter
 from edge_agent.frame import GapReason
 
 NOWHERE = losses.nowhere("root/site/line/agent", "b" * 32)
@@ -26,7 +27,7 @@ def draft(frame_id: int, detail: str = "") -> Draft:
     return Draft(data, 0)
 
 
-def shown(stored: Stored) -> tuple[int, str, int]:
+def shown(stored: StoredMessage) -> tuple[int, str, int]:
     """Number, reason and frame."""
     data: dict[str, Any] = msgspec.json.decode(stored.message.payload)["data"]
     return data["seq"], data["reason"], data["frame_id"]
@@ -36,9 +37,9 @@ class Office:
     def __init__(self, folder: Path) -> None:
         self.now_s = 100.0
         self.spool = Spool(folder / "spool.sqlite3", 1 << 20)
-        self.books = Books(NOWHERE, clock=lambda: self.now_s)
+        self.spool_writer = SpoolWriter(NOWHERE, clock=lambda: self.now_s)
 
-    def pending(self) -> list[Stored]:
+    def pending(self) -> list[StoredMessage]:
         return list(self.spool.after(0, 100_000))
 
 
@@ -50,30 +51,30 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def test_what_the_broker_took_is_written_for_many_at_once(office: Office) -> None:
-    office.books.enter(office.spool, [draft(n) for n in range(600)])
+    office.spool_writer.enter(office.spool, [draft(n) for n in range(600)])
     all_of_it = office.pending()
     assert [shown(one)[0] for one in all_of_it] == list(range(1, 601))
-    office.books.taken(all_of_it[0])
+    office.spool_writer.taken(all_of_it[0])
     office.now_s += 0.1
-    office.books.taken(all_of_it[1])
-    office.books.enter(office.spool, [])
+    office.spool_writer.taken(all_of_it[1])
+    office.spool_writer.enter(office.spool, [])
     assert len(office.spool) == 600
-    assert office.books.answered == {all_of_it[0].id, all_of_it[1].id}
+    assert office.spool_writer.answered == {all_of_it[0].id, all_of_it[1].id}
     office.now_s += 0.11
-    office.books.enter(office.spool, [])
+    office.spool_writer.enter(office.spool, [])
     assert len(office.spool) == 598
-    assert office.books.answered == frozenset()
+    assert office.spool_writer.answered == frozenset()
     for one in all_of_it[2:502]:
-        office.books.taken(one)
-    office.books.enter(office.spool, [])
+        office.spool_writer.taken(one)
+    office.spool_writer.enter(office.spool, [])
     assert len(office.spool) == 98, "so many do not wait"
 
 
 def test_a_message_is_set_aside_in_the_transaction_that_declares_it(office: Office) -> None:
-    office.books.enter(office.spool, [draft(1), draft(2)])
+    office.spool_writer.enter(office.spool, [draft(1), draft(2)])
     first, second = office.pending()
-    office.books.put_aside(first, "too large")
-    assert office.books.losses_wait
+    office.spool_writer.put_aside(first, "too large")
+    assert office.spool_writer.losses_wait
     changes: list[tuple[int, int]] = []
     write = office.spool.write
 
@@ -82,48 +83,48 @@ def test_a_message_is_set_aside_in_the_transaction_that_declares_it(office: Offi
         return write(messages, **how)
 
     office.spool.write = watched  # type: ignore[method-assign]
-    office.books.enter(office.spool, [draft(3)])
+    office.spool_writer.enter(office.spool, [draft(3)])
     assert changes == [(2, 1)]
     assert [shown(one) for one in office.pending()] == [
         (2, "overload", 2),
         (3, "refused", 2),
         (4, "overload", 3),
     ]
-    assert (office.spool.aside, office.books.losses_wait) == (1, False)
-    assert office.books.loss_gaps() == {"refused": 1}
+    assert (office.spool.aside, office.spool_writer.losses_wait) == (1, False)
+    assert office.spool_writer.loss_gaps() == {"refused": 1}
     assert second.id in {one.id for one in office.pending()}
 
 
 def test_what_found_no_room_is_declared_behind_what_did(office: Office) -> None:
-    mailbox = Mailbox(2)
-    assert [mailbox.offer(draft(n)) for n in range(5)] == [True, True, False, False, False]
-    assert not mailbox.is_empty
-    new = [mail for mail in mailbox.collect(0.0) if isinstance(mail, Draft)]
-    assert not mailbox.is_empty, "three are to be declared"
-    office.books.enter(office.spool, new, mailbox.take_turned_away())
-    assert mailbox.is_empty
+    inbox = Inbox(2)
+    assert [inbox.offer(draft(n)) for n in range(5)] == [True, True, False, False, False]
+    assert not inbox.is_empty
+    new = [mail for mail in inbox.collect(0.0) if isinstance(mail, Draft)]
+    assert not inbox.is_empty, "three are to be declared"
+    office.spool_writer.enter(office.spool, new, inbox.take_turned_away())
+    assert inbox.is_empty
     assert [shown(one) for one in office.pending()] == [
         (1, "overload", 0),
         (2, "overload", 1),
         (3, "spool_overflow", 2),
     ]
-    assert office.books.dropped == 3
+    assert office.spool_writer.dropped == 3
 
 
 def test_what_gives_way_is_declared_under_the_next_number(office: Office) -> None:
-    office.books.enter(office.spool, [draft(n, "x" * 4000) for n in range(400)])
+    office.spool_writer.enter(office.spool, [draft(n, "x" * 4000) for n in range(400)])
     numbers = [shown(one)[0] for one in office.pending()]
-    declarations = office.books.loss_gaps()["spool_overflow"]
+    declarations = office.spool_writer.loss_gaps()["spool_overflow"]
     assert numbers == list(range(numbers[0], 400 + declarations + 1))
-    assert office.books.dropped == numbers[0] - 1 > 0
+    assert office.spool_writer.dropped == numbers[0] - 1 > 0
 
 
 def test_at_the_end_whatever_is_in_hand_is_written(office: Office) -> None:
-    office.books.enter(office.spool, [draft(1)])
+    office.spool_writer.enter(office.spool, [draft(1)])
     (one,) = office.pending()
-    office.books.taken(one)
-    office.books.file_lost("spool.corrupt-1")
-    office.books.close(office.spool)
+    office.spool_writer.taken(one)
+    office.spool_writer.file_lost("spool.corrupt-1")
+    office.spool_writer.close(office.spool)
     assert [shown(left) for left in office.pending()] == [(2, "spool_loss", 1)]
 
 
@@ -135,8 +136,8 @@ def test_a_file_found_damaged_at_the_last_moment_is_declared_in_that_run(office:
         return whole(declare)
 
     office.spool.tend = damaged  # type: ignore[method-assign]
-    office.books.enter(office.spool, [draft(7)])
-    office.books.tend(office.spool)
-    office.books.tend(office.spool)  # and once is enough
-    office.books.close(office.spool)
+    office.spool_writer.enter(office.spool, [draft(7)])
+    office.spool_writer.tend(office.spool)
+    office.spool_writer.tend(office.spool)  # and once is enough
+    office.spool_writer.close(office.spool)
     assert [shown(one) for one in office.pending()] == [(1, "overload", 7), (2, "spool_loss", 7)]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from edge_agent.bundle import manifest as bundles
 from edge_agent.bundle import reader
 from edge_agent.bundle.manifest import Tiles
-from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, Gate, Verdict, frame_score
+from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, Gate, GateDecision, frame_score
 from edge_agent.inspection.preprocess import tile_boxes
-from edge_agent.inspection.runtime import Choice, choose
+from edge_agent.inspection.runtime import ChosenArtifact, choose
 
 
 @pytest.mark.parametrize(
@@ -34,24 +34,24 @@ from edge_agent.inspection.runtime import Choice, choose
     ],
 )
 def test_suspect_at_or_above_the_threshold_or_not_a_number(score: float, suspect: bool) -> None:
-    assert Verdict(score, -1.5).suspect is suspect
+    assert GateDecision(score, -1.5).suspect is suspect
 
 
 @given(score=st.floats())
 def test_against_a_threshold_that_is_not_a_number_all_is_suspect(score: float) -> None:
-    assert Verdict(score, math.nan).suspect
+    assert GateDecision(score, math.nan).suspect
 
 
 @given(score=st.floats(allow_nan=False), threshold=st.floats(allow_nan=False))
 def test_a_clean_score_is_below_its_threshold(score: float, threshold: float) -> None:
-    assert Verdict(score, threshold).suspect == (score >= threshold)
+    assert GateDecision(score, threshold).suspect == (score >= threshold)
 
 
 def test_the_seeds_threshold_is_a_probability_of_one_hundredth() -> None:
     assert 1 / (1 + math.exp(-SEED_THRESHOLD_LOGIT)) == pytest.approx(0.01)
 
 
-def _choice(folder: Path) -> tuple[bundles.Stage, Choice]:
+def _choice(folder: Path) -> tuple[bundles.Stage, ChosenArtifact]:
     bundle = reader.load(folder)
     stage = bundle.manifest.gate
     return stage, choose(bundle, stage, precision="float32", threads=1)
@@ -101,7 +101,7 @@ def test_a_frame_is_as_bad_as_its_worst_tile(logits: list[float]) -> None:
 def test_one_tile_without_a_number_is_enough(logits: list[float], broken: float, at: int) -> None:
     score = frame_score([*logits[:at], broken, *logits[at:]])
     assert math.isnan(score)
-    assert Verdict(score, 0).suspect
+    assert GateDecision(score, 0).suspect
 
 
 def _tiled(folder: Path) -> tuple[Gate, Gate, bundles.Stage]:

@@ -19,7 +19,7 @@ from edge_agent.bundle.manifest import InputSpec, RegionRule, Tiles
 from edge_agent.frame import ClassMap, Region
 from edge_agent.inspection import rle
 from edge_agent.inspection.preprocess import Box, tile_boxes
-from edge_agent.inspection.runtime import Choice, choose
+from edge_agent.inspection.runtime import ChosenArtifact, choose
 from edge_agent.inspection.runtime.onnx import OnnxRuntime
 from edge_agent.inspection.segmenter import Segmenter, class_map, regions
 
@@ -273,7 +273,7 @@ def views(tmp_path: Path, tiny_bundle: Path) -> Callable[[Tiles | None], tuple[S
         counted = Counted(OnnxRuntime(path, "image", "output", 1))
         spec = InputSpec(height=size[0], width=size[1], channels=1, scaling="unit", tiles=tiles)
         artifact = reader.load(tiny_bundle).manifest.segmenter.artifacts[0]
-        return Segmenter(spec, Choice(artifact, counted, 1.0, ()), ANY), counted
+        return Segmenter(spec, ChosenArtifact(artifact, counted, 1.0, ()), ANY), counted
 
     return view
 

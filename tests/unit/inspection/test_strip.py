@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_agent.frame import Frame, Region
-from edge_agent.inspection.strip import Place, Strip, untold
+from edge_agent.inspection.strip import DefectPosition, StripTracker, untold
 
 LINES = 256
 
@@ -38,11 +38,11 @@ def _region(
     )
 
 
-def _strip(pixel_mm: float | None = None, line_mm: float | None = None) -> Strip:
-    return Strip(pixel_mm, line_mm, lambda frame, index: f"{frame.frame_id}-{index}")
+def _strip(pixel_mm: float | None = None, line_mm: float | None = None) -> StripTracker:
+    return StripTracker(pixel_mm, line_mm, lambda frame, index: f"{frame.frame_id}-{index}")
 
 
-def _ids(places: tuple[Place, ...]) -> list[str]:
+def _ids(places: tuple[DefectPosition, ...]) -> list[str]:
     return [place.defect_id for place in places]
 
 
@@ -187,8 +187,8 @@ def test_places_come_in_the_order_of_the_regions() -> None:
 # Lines that two frames show.
 
 
-def _overlapping(number: int, first_line: int, repeated_lines: int) -> Frame:
-    return replace(_frame(number, first_line=first_line), repeated_lines=repeated_lines)
+def _overlapping(number: int, first_line: int, overlap_lines: int) -> Frame:
+    return replace(_frame(number, first_line=first_line), overlap_lines=overlap_lines)
 
 
 def test_what_the_frame_before_has_told_is_not_told_again() -> None:
@@ -227,7 +227,7 @@ def test_two_pieces_of_what_was_told_are_both_told() -> None:
     assert _ids(places) == ["0-0", "0-0"]
 
 
-def test_another_class_or_place_in_the_repeated_lines_is_another_defect() -> None:
+def test_another_class_or_place_in_the_overlap_lines_is_another_defect() -> None:
     strip = _strip()
     strip.place(_frame(0), (_region(y=200, height=30),))
     others = (_region(y=8, height=30, class_id=2), _region(x=300, y=8, height=30))

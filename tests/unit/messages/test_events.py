@@ -96,7 +96,7 @@ HEALTH = health.HealthDocument(
     frames_inspected=8,
     frames_suspect=3,
     frames_defective=2,
-    frames_in_work=1,
+    frames_in_progress=1,
     lines_captured=2560,
     lines_inspected=2048,
     lines_in_work=256,
@@ -109,9 +109,9 @@ HEALTH = health.HealthDocument(
         losses=1,
         blocks_taken=10,
         blocks_missing=0,
-        blocks_repeated=0,
+        blocks_duplicate=0,
         blocks_late=0,
-        blocks_useless={"incomplete": 1},
+        blocks_rejected={"incomplete": 1},
         packets_lost=3,
         packets_resent=None,
     ),
@@ -227,12 +227,12 @@ def _required(kind: str) -> list[tuple[str, tuple[str, ...]]]:
     """Each key of an example by its way from the top; those with a default may be left out."""
     defaults = {"specversion", "datacontenttype", "schema_version"}
     # What an older version has spooled is sent by this one, without these.
-    defaults |= {"repeated_lines", "frame_count", "encoder_end", "evidence"}
+    defaults |= {"overlap_lines", "frame_count", "encoder_end", "evidence"}
     defaults |= {"encoder_count"} if kind == "gap" else set()
     # Came after the first release, whose agents leave them out.
     defaults |= {"dropped", "messages_refused", "alarms"}
     # Within these, keys are names that come and go.
-    free = {"latency_ms", "gaps", "latency", "gap_lines", "blocks_useless", "result"}
+    free = {"latency_ms", "gaps", "latency", "gap_lines", "blocks_rejected", "result"}
 
     def ways(tree: Any, way: tuple[str, ...]) -> list[tuple[str, ...]]:
         if not isinstance(tree, dict) or (way and way[-1] in free):

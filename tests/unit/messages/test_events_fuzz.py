@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from edge_agent.delivery import encoding, losses
-from edge_agent.delivery.spool.spool import Message
+from edge_agent.delivery.spool.message import Message
 from edge_agent.delivery.subscriber import decode, line
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import Dropped, GapEvent, SeqRange, envelope

@@ -20,7 +20,7 @@ from edge_agent.delivery.connection_events import Incoming
 from edge_agent.errors import BundleError
 from edge_agent.frame import Image
 from edge_agent.messages.commands import COMMANDS, Reply
-from edge_agent.remote.commands import MAX_PAYLOAD_BYTES, Refused, Remote
+from edge_agent.remote.commands import MAX_PAYLOAD_BYTES, CommandReceiver, CommandRefused
 
 BASE = "linegate/site/line/agent"
 CASES = int(os.environ.get("COMMAND_FUZZ_CASES", "500"))
@@ -40,7 +40,7 @@ class FakeLine:
     def picture(self) -> tuple[int, Image]:
         self.asked.append("picture")
         if self.image is None:
-            raise Refused("picture: no frame within 5 s")
+            raise CommandRefused("picture: no frame within 5 s")
         return 41, self.image
 
     def set_coil(self, coil: str) -> None:
@@ -74,7 +74,7 @@ class Rig:
         }
         self.line, self.now_s = FakeLine(), 0.0
         self.said: list[tuple[str, bytes, bytes | None]] = []
-        self.remote = Remote(
+        self.remote = CommandReceiver(
             config=configs.parse(tree, "test"),
             boot_id="b" * 32,
             line=self.line,

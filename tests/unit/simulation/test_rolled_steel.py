@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.frame import ClassMap, Image
-from edge_agent.simulation.rolled_steel import CLASS_NAMES, Mark, SteelSettings, SteelStrip
+from edge_agent.simulation.rolled_steel import CLASS_NAMES, SteelDefect, SteelSettings, SteelStrip
 
 # Narrow and dense: many marks in few pixels.
 DENSE = SteelSettings(width_px=800, defects_per_m=15, harmless_per_m=6)
@@ -18,7 +18,7 @@ FIRST = 2 * LINES
 
 
 @cache
-def dense_marks(lines: int = 120 * 256) -> tuple[Mark, ...]:
+def dense_marks(lines: int = 120 * 256) -> tuple[SteelDefect, ...]:
     return SteelStrip(5, DENSE).defects(0, lines)
 
 
@@ -33,7 +33,7 @@ def rendered(
     return SteelStrip(5, settings).render(FIRST, LINES)
 
 
-def _extent(mark: Mark) -> tuple[slice, slice, slice, slice]:
+def _extent(mark: SteelDefect) -> tuple[slice, slice, slice, slice]:
     """Where a mark lies: lines and pixels of `rendered`, and the part of its own arrays."""
     height, width = mark.gain.shape
     top, bottom = max(mark.first_line, FIRST), min(mark.first_line + height, FIRST + LINES)

@@ -16,8 +16,8 @@ from edge_agent.bundle.signature import Trust
 from edge_agent.config.config import Config, parse
 from edge_agent.errors import BundleError
 from edge_agent.update import record as update
-from edge_agent.update.bundle_store import Slots, slot_of
-from edge_agent.update.record import Record, UpdateError
+from edge_agent.update.bundle_store import BundleStore, slot_of
+from edge_agent.update.record import UpdateError, UpdateRecord
 from edge_agent.update.staging import stage
 
 ANY = Trust({}, "nowhere", unsigned_allowed=True)
@@ -61,7 +61,7 @@ def test_a_staged_bundle_is_a_whole_copy_and_nothing_else(
 ) -> None:
     source = shutil.copytree(newer(2), tmp_path / "source")
     (source / "more.txt").write_text("not of the bundle", encoding="utf-8")
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     record = stage(config, slots, source)
     assert record == slots.read()
     assert record.phase == "staged" and record.candidate is not None
@@ -80,7 +80,7 @@ def test_a_staged_bundle_is_a_whole_copy_and_nothing_else(
 def test_what_the_record_no_longer_names_is_removed(
     config: Config, newer: Callable[[int], Path]
 ) -> None:
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     seen = []
     for version in (2, 3, 4):
         slot = stage(config, slots, newer(version)).candidate
@@ -108,17 +108,17 @@ def test_versions_only_rise_unless_forced(
     config.state_dir.mkdir()
     version_history.remember(config.state_dir, load(newer(3)))
     other = write_bundle(config.state_dir / "other", version=version, scale=43.0)
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     with pytest.raises(UpdateError, match=f"version {version} does not rise above 3"):
         stage(config, slots, other)
-    assert slots.read() == Record() and stored(config) == set()
+    assert slots.read() == UpdateRecord() and stored(config) == set()
     record = stage(config, slots, other, force=True)
     assert record.candidate is not None and record.candidate.forced
 
 
 def test_what_runs_is_not_staged(config: Config) -> None:
     with pytest.raises(UpdateError, match="is what runs"):
-        stage(config, Slots(config.state_dir), Path(config.agent.bundle))
+        stage(config, BundleStore(config.state_dir), Path(config.agent.bundle))
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "gate-float32.onnx", "golden.npz"])
@@ -129,17 +129,17 @@ def test_a_flipped_bit_leaves_all_as_it_was(
     data = bytearray((source / name).read_bytes())
     data[len(data) // 2] ^= 1
     (source / name).write_bytes(data)
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     with pytest.raises(BundleError):
         stage(config, slots, source)
-    assert slots.read() == Record()
+    assert slots.read() == UpdateRecord()
     assert stored(config) == set()
 
 
 def test_a_bundle_that_is_too_large_is_refused_before_it_is_copied(
     tmp_path: Path, config: Config, newer: Callable[[int], Path]
 ) -> None:
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     with pytest.raises(UpdateError, match=r"update\.max_bytes allows 1000"):
         slots.stage(newer(2), ANY, 1000, lambda r, b: update.staged(r, slot_of(b)))
     assert stored(config) == set()
@@ -152,13 +152,13 @@ def test_a_link_is_not_followed(
     (source / "golden.npz").rename(tmp_path / "elsewhere")
     (source / "golden.npz").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="a link"):
-        stage(config, Slots(config.state_dir), source)
+        stage(config, BundleStore(config.state_dir), source)
 
 
 def test_a_damaged_copy_in_the_store_is_replaced(
     config: Config, newer: Callable[[int], Path]
 ) -> None:
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     slot = stage(config, slots, newer(2)).candidate
     assert slot is not None
     (slots.folder(slot) / "golden.npz").write_bytes(b"damaged")
@@ -170,15 +170,15 @@ def test_a_damaged_copy_in_the_store_is_replaced(
 def test_a_damaged_record_is_set_aside_and_what_ran_is_found(
     config: Config, newer: Callable[[int], Path], raw: bytes
 ) -> None:
-    slots = Slots(config.state_dir)
+    slots = BundleStore(config.state_dir)
     slot = stage(config, slots, newer(2)).candidate
     assert slot is not None
     path = config.state_dir / "update" / "record.json"
     path.write_bytes(raw)
     assert slots.damaged
-    assert slots.read() == Record(), "what was never tried is not run"
+    assert slots.read() == UpdateRecord(), "what was never tried is not run"
     version_history.remember(config.state_dir, load(slots.folder(slot)))
-    assert slots.read() == Record(active=slot)
+    assert slots.read() == UpdateRecord(active=slot)
     slots.change(lambda record: record)
     assert not slots.damaged
     assert json.loads(path.read_bytes())["active"]["version"] == 2
@@ -192,7 +192,7 @@ def test_a_disk_that_cannot_be_written_is_said_in_one_line(
     config.state_dir.mkdir()
     (config.state_dir / "update").write_text("in the way", encoding="utf-8")
     with pytest.raises(UpdateError, match="free the disk, or run as the agent's user"):
-        stage(config, Slots(config.state_dir), newer(2))
+        stage(config, BundleStore(config.state_dir), newer(2))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -201,7 +201,7 @@ def test_what_root_stages_belongs_to_the_agents_user(
 ) -> None:
     config.state_dir.mkdir()
     os.chown(config.state_dir, 12345, 12345)
-    stage(config, Slots(config.state_dir), newer(2))
+    stage(config, BundleStore(config.state_dir), newer(2))
     made = [p for p in config.state_dir.rglob("*")]
     assert len(made) > 8
     assert {(p.stat().st_uid, p.stat().st_gid) for p in made} == {(12345, 12345)}

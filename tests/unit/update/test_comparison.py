@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.config.config import Update
+from edge_agent.config.config import UpdateConfig
 from edge_agent.update.comparison import (
-    Comparison,
-    Judgement,
-    Look,
+    BundleComparison,
+    FrameComparison,
+    FrameJudgement,
     fault_of_proof,
     hopeless,
     is_over,
@@ -19,22 +19,26 @@ from edge_agent.update.comparison import (
 )
 
 
-def rules(**keys: Any) -> Update:
-    return msgspec.convert(keys, Update)
+def rules(**keys: Any) -> UpdateConfig:
+    return msgspec.convert(keys, UpdateConfig)
 
 
 def look(
-    frame_id: int, old: Judgement, new: Judgement, both_px: int = 0, either_px: int = 0
-) -> Look:
-    return Look(frame_id=frame_id, running=old, candidate=new, both_px=both_px, either_px=either_px)
+    frame_id: int, old: FrameJudgement, new: FrameJudgement, both_px: int = 0, either_px: int = 0
+) -> FrameComparison:
+    return FrameComparison(
+        frame_id=frame_id, running=old, candidate=new, both_px=both_px, either_px=either_px
+    )
 
 
-def judged(suspect: bool = False, defects: int = 0, ms: float = 10.0, error: str = "") -> Judgement:
-    return Judgement(suspect=suspect, defects=defects, judged_ms=ms, error=error)
+def judged(
+    suspect: bool = False, defects: int = 0, ms: float = 10.0, error: str = ""
+) -> FrameJudgement:
+    return FrameJudgement(suspect=suspect, defects=defects, judged_ms=ms, error=error)
 
 
-def of(*looks: Look, live_ms: float = 4.0) -> Comparison:
-    comparison = Comparison()
+def of(*looks: FrameComparison, live_ms: float = 4.0) -> BundleComparison:
+    comparison = BundleComparison()
     for one in looks:
         comparison.add(one, live_ms)
     return comparison
@@ -49,23 +53,27 @@ def test_what_differs_is_counted_and_named() -> None:
         look(5, judged(), judged(error="ValueError: no")),
     ).report()
     assert (report.frames, report.errors_running, report.errors_candidate) == (5, 0, 1)
-    assert (report.turned_suspect, report.turned_clean, report.turned_frames) == (1, 1, (3, 4))
+    assert (report.changed_to_suspect, report.changed_to_clean, report.turned_frames) == (
+        1,
+        1,
+        (3, 4),
+    )
     assert (report.defective_running, report.defective_candidate) == (2, 2)
     assert (report.defects_running, report.defects_candidate) == (3, 4)
-    assert report.mask_overlap == 0.3
+    assert report.mask_iou == 0.3
     assert (report.p50_ms_running, report.p50_ms_candidate, report.slowdown) == (10, 20, 2)
     assert report.expected_p95_ms == 8, "the line's own time, times the slowdown"
 
 
 def test_nothing_seen_differs_in_nothing() -> None:
-    report = Comparison().report()
-    assert (report.frames, report.mask_overlap, report.slowdown) == (0, 1, 0)
-    assert objection(Comparison(), rules()) == ""
+    report = BundleComparison().report()
+    assert (report.frames, report.mask_iou, report.slowdown) == (0, 1, 0)
+    assert objection(BundleComparison(), rules()) == ""
 
 
 def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
     report = of(*(look(i, judged(), judged(True)) for i in range(100))).report()
-    assert (report.turned_suspect, report.turned_frames) == (100, tuple(range(20)))
+    assert (report.changed_to_suspect, report.turned_frames) == (100, tuple(range(20)))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
         ({"max_error_share": 1}, judged(error="ValueError: no"), ""),
     ],
 )
-def test_each_rule_has_its_reason(keys: dict[str, Any], new: Judgement, reason: str) -> None:
+def test_each_rule_has_its_reason(keys: dict[str, Any], new: FrameJudgement, reason: str) -> None:
     assert objection(of(*(look(i, judged(), new) for i in range(4))), rules(**keys)) == reason
 
 

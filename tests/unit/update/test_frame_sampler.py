@@ -6,19 +6,19 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.config.config import Update
+from edge_agent.config.config import UpdateConfig
 from edge_agent.frame import Frame
-from edge_agent.pipeline.pipeline import Inspected
+from edge_agent.pipeline.pipeline import Inspection
 from edge_agent.update import frame_sampler
-from edge_agent.update.frame_sampler import Picker
-from edge_agent.update.probation import Proof
+from edge_agent.update.frame_sampler import FrameSampler
+from edge_agent.update.probation import Probation
 
 NEW = "1" * 64
 
 
 def inspected(
     frame_id: int = 0, sha256: str = NEW, ms: float = 1.0, failed: bool = False
-) -> Inspected:
+) -> Inspection:
     frame = Frame(
         image=np.full((2, 3), frame_id, np.uint8),
         frame_id=frame_id,
@@ -26,11 +26,11 @@ def inspected(
         captured_utc_ns=0,
         captured_monotonic_ns=0,
     )
-    return Inspected(frame, sha256, ms, failed)
+    return Inspection(frame, sha256, ms, failed)
 
 
 def test_a_frame_is_picked_when_one_is_wanted_and_is_ours_to_keep() -> None:
-    picker = Picker()
+    picker = FrameSampler()
     picker.see(inspected(1))
     with picker.picking():
         assert picker.take(0.0) is None, "seen before anybody wanted one"
@@ -50,7 +50,7 @@ def test_after_frames_it_had_no_room_for_it_passes_over_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(frame_sampler.random, "randrange", lambda end: end - 1)
-    picker, taken = Picker(), []
+    picker, taken = FrameSampler(), []
     with picker.picking():
         for frame_id in range(20):
             picker.see(inspected(frame_id))
@@ -61,7 +61,7 @@ def test_after_frames_it_had_no_room_for_it_passes_over_some(
 
 
 def test_a_proof_counts_the_frames_of_its_bundle_until_there_are_enough() -> None:
-    proof = Proof(NEW, msgspec.convert({"prove_frames": 3, "budget_ms": 5.0}, Update))
+    proof = Probation(NEW, msgspec.convert({"prove_frames": 3, "budget_ms": 5.0}, UpdateConfig))
     assert not proof.see(inspected(sha256="0" * 64, failed=True)), "another bundle's"
     for _ in range(2):
         assert not proof.see(inspected(ms=9.0))
@@ -72,7 +72,7 @@ def test_a_proof_counts_the_frames_of_its_bundle_until_there_are_enough() -> Non
 
 
 def test_a_failed_frame_is_a_fault_at_once() -> None:
-    proof = Proof(NEW, msgspec.convert({"prove_frames": 100}, Update))
+    proof = Probation(NEW, msgspec.convert({"prove_frames": 100}, UpdateConfig))
     assert proof.see(inspected(failed=True))
     assert not proof.is_complete
     assert proof.fault.startswith("failed on 1 of 1 frames")

@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_agent.update import record as update
-from edge_agent.update.record import Record, Slot, Stale, UpdateError
+from edge_agent.update.record import BundleSlot, StaleRecord, UpdateError, UpdateRecord
 
 NOW = "2026-11-25T00:00:00.000000Z"
 LIMIT = 3
 
 
-def slot(number: int, **keys: bool) -> Slot:
-    return Slot(sha256=f"{number:064x}", name="tiny", version=number, **keys)
+def slot(number: int, **keys: bool) -> BundleSlot:
+    return BundleSlot(sha256=f"{number:064x}", name="tiny", version=number, **keys)
 
 
 OLD, NEW = slot(1), slot(2)
 
 
-def proving() -> Record:
-    record = update.begun(update.staged(Record(), NEW), NEW, LIMIT, NOW)
+def proving() -> UpdateRecord:
+    record = update.begun(update.staged(UpdateRecord(), NEW), NEW, LIMIT, NOW)
     return update.switched(record, NEW, OLD, "c" * 64)
 
 
 def test_the_way_of_an_update_that_goes_well() -> None:
-    record = update.staged(Record(), NEW)
+    record = update.staged(UpdateRecord(), NEW)
     assert (record.phase, record.active, record.candidate) == ("staged", None, NEW)
     record = update.begun(record, NEW, LIMIT, NOW)
     assert (record.phase, record.active, record.attempts) == ("trying", None, 1)
@@ -53,7 +53,7 @@ def test_what_crashes_the_agent_is_given_up_after_so_many_starts() -> None:
 
 
 def test_what_crashes_the_agent_in_its_trial_is_given_up_too() -> None:
-    record = update.staged(Record(), NEW)
+    record = update.staged(UpdateRecord(), NEW)
     for attempt in range(1, LIMIT + 1):
         record = update.begun(record, NEW, LIMIT, NOW)
         assert (record.phase, record.attempts) == ("trying", attempt)
@@ -67,8 +67,8 @@ def test_who_stops_in_good_order_has_not_crashed() -> None:
     for _ in range(10 * LIMIT):
         record = update.spared(update.started(record, LIMIT, NOW))
     assert (record.phase, record.active) == ("proving", NEW)
-    trying = update.begun(update.staged(Record(), NEW), NEW, LIMIT, NOW)
-    assert update.spared(trying) == update.staged(Record(), NEW)
+    trying = update.begun(update.staged(UpdateRecord(), NEW), NEW, LIMIT, NOW)
+    assert update.spared(trying) == update.staged(UpdateRecord(), NEW)
 
 
 def test_the_way_back_by_hand() -> None:
@@ -85,7 +85,7 @@ def test_the_way_back_by_hand() -> None:
     assert (staged.phase, staged.active) == ("idle", NEW)
     assert staged.last is not None and staged.last.result == "cancelled"
     with pytest.raises(UpdateError, match="no bundle before this one"):
-        update.returned(Record(), NOW)
+        update.returned(UpdateRecord(), NOW)
 
 
 def test_a_bundle_that_cannot_be_loaded_gives_way_to_the_one_before() -> None:
@@ -100,14 +100,14 @@ def test_a_bundle_that_cannot_be_loaded_gives_way_to_the_one_before() -> None:
 
 def test_a_step_for_a_candidate_that_is_none_any_more_changes_nothing() -> None:
     other = slot(9)
-    trying = update.begun(update.staged(Record(), NEW), NEW, LIMIT, NOW)
+    trying = update.begun(update.staged(UpdateRecord(), NEW), NEW, LIMIT, NOW)
     for step in (
         lambda r: update.begun(r, other, LIMIT, NOW),
         lambda r: update.switched(r, other, OLD, ""),
         lambda r: update.confirmed(r, NEW, NOW),
         lambda r: update.failed(r, other, "slow", NOW, None),
     ):
-        with pytest.raises(Stale):
+        with pytest.raises(StaleRecord):
             step(trying)
     with pytest.raises(UpdateError, match="is under way"):
         update.staged(trying, other)
@@ -130,7 +130,7 @@ def test_a_step_for_a_candidate_that_is_none_any_more_changes_nothing() -> None:
 )
 def test_a_record_that_breaks_the_rules_is_none(raw: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(raw, type=Record)
+        msgspec.json.decode(raw, type=UpdateRecord)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -139,7 +139,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.record, self.number, self.crashes = Record(), 1, 0
+        self.record, self.number, self.crashes = UpdateRecord(), 1, 0
         self.good: set[str | None] = {None}
 
     def apply(self, step: object, *arguments: object) -> None:
@@ -147,7 +147,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.record = step(self.record, *arguments)  # type: ignore[operator]
         except UpdateError:
             return
-        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=Record)
+        self.record = msgspec.json.decode(msgspec.json.encode(self.record), type=UpdateRecord)
 
     @rule()
     def stage(self) -> None:

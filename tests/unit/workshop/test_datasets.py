@@ -18,7 +18,7 @@ from edge_agent.config.camera import SimulatedCamera
 from edge_agent.inspection import rle
 from edge_agent.simulation.dataset import write
 from edge_agent.simulation.rolled_steel import SteelStrip
-from workshop.datasets import DataSet, Masks, Severstal, Simulated, open_dataset
+from workshop.datasets import DataSet, MaskDataSet, SeverstalDataSet, SimulatedDataSet, open_dataset
 from workshop.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
 from workshop.errors import WorkshopError
 
@@ -45,7 +45,7 @@ def _table(path: Path, head: Sequence[str], *rows: Sequence[object]) -> None:
 
 @pytest.fixture
 def masks(tmp_path: Path) -> Path:
-    """Three images: sound, class 2, classes 1 and 3; labels come from the masks."""
+    """Three images: defect-free, class 2, classes 1 and 3; labels come from the masks."""
     grey = np.arange(SHAPE[0] * SHAPE[1], dtype=np.uint8).reshape(SHAPE)
     for name in ("a", "b", "c"):
         _save(tmp_path / f"images/{name}.png", grey)
@@ -333,8 +333,8 @@ def test_faults_of_run_lengths(
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("b.png", 0), "b.png is sound here, but train.csv draws class 1"),
-        (("a.png", 2), "label '2'; write 0 for sound"),
+        (("b.png", 0), "b.png is defect-free here, but train.csv draws class 1"),
+        (("a.png", 2), "label '2'; write 0 for defect-free"),
         (("z.png", 0), "no image train_images/z.png"),
     ],
 )
@@ -385,7 +385,7 @@ def test_a_folder_that_is_no_data_set(tmp_path: Path, make: Change, words: str) 
 
 
 def test_simulated_frames_are_those_of_the_strip() -> None:
-    dataset = Simulated(range(1_000, 1_003), 12)
+    dataset = SimulatedDataSet(range(1_000, 1_003), 12)
     assert len({s.name for s in dataset.samples}) == len(dataset.samples) < 36
     slivers = 0
     for seed in range(1_000, 1_003):
@@ -408,7 +408,7 @@ def test_simulated_frames_are_those_of_the_strip() -> None:
 
 
 def test_simulated_digests_tell_frames_and_strips_apart() -> None:
-    one, two = Simulated([1, 2], 3), Simulated([2], 3)
+    one, two = SimulatedDataSet([1, 2], 3), SimulatedDataSet([2], 3)
     digests = [one.digest(i) for i in range(len(one.samples))]
     assert len(set(digests)) == len(digests)
     assert digests[-1] == two.digest(len(two.samples) - 1)
@@ -418,7 +418,7 @@ def test_simulated_digests_tell_frames_and_strips_apart() -> None:
 @pytest.mark.parametrize(("seeds", "frames"), [([], 5), ([1], 0), ([1, 1], 5)])
 def test_no_simulated_frames(seeds: list[int], frames: int) -> None:
     with pytest.raises(WorkshopError, match=r"^simulated: "):
-        Simulated(seeds, frames)
+        SimulatedDataSet(seeds, frames)
 
 
 # Real data.
@@ -427,9 +427,9 @@ def test_no_simulated_frames(seeds: list[int], frames: int) -> None:
 @pytest.mark.parametrize(
     ("folder", "kind", "count", "defective", "names"),
     [
-        ("magnetic_tile", Masks, 877, 234, ("Blowhole", "Break", "Crack", "Fray", "Uneven")),
-        ("neu_seg", Masks, 900, 900, ("class_1", "class_2", "class_3")),
-        ("severstal", Severstal, 17, 9, ("class_1", "class_2", "class_3", "class_4")),
+        ("magnetic_tile", MaskDataSet, 877, 234, ("Blowhole", "Break", "Crack", "Fray", "Uneven")),
+        ("neu_seg", MaskDataSet, 900, 900, ("class_1", "class_2", "class_3")),
+        ("severstal", SeverstalDataSet, 17, 9, ("class_1", "class_2", "class_3", "class_4")),
     ],
 )
 def test_real_data(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from edge_agent.inspection.gate import Verdict
+from edge_agent.inspection.gate import GateDecision
 from workshop.gate_metrics import (
     MISS_RATES,
     curve_figures,
@@ -57,7 +57,7 @@ def test_at_a_threshold_it_is_scikit_learns_report(
     threshold = probability(level)
     (at,) = gate_figures(clean, defective, (threshold,)).at
     truth = [0] * len(clean) + [1] * len(defective)
-    guess = [int(Verdict(s, level).suspect) for s in clean + defective]
+    guess = [int(GateDecision(s, level).suspect) for s in clean + defective]
     matrix = metrics.confusion_matrix(truth, guess, labels=[0, 1])
     c = at.confusion
     assert [[c.clean_stopped, c.clean_passed_on], [c.defective_stopped, c.defective_passed_on]] == (

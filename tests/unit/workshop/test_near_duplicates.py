@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_agent.frame import Image
 from edge_agent.simulation.rolled_steel import SteelStrip
 from workshop import near_duplicates
-from workshop.datasets import Simulated, open_dataset
+from workshop.datasets import SimulatedDataSet, open_dataset
 
 
 def _texture(seed: int, shape: tuple[int, int] = (200, 240)) -> Image:
@@ -100,7 +100,7 @@ def test_strong_marks_of_one_kind_do_not_make_frames_one() -> None:
 
 
 def test_frames_of_a_strip_are_none() -> None:
-    dataset = Simulated([1_000, 1_001], 60)
+    dataset = SimulatedDataSet([1_000, 1_001], 60)
     assert len(np.unique(near_duplicates.groups(dataset, progress=False))) == len(dataset.samples)
 
 

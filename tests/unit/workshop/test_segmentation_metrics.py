@@ -10,8 +10,8 @@ from sklearn import metrics
 from workshop.datasets.base import Planes
 from workshop.segmentation_metrics import (
     Components,
-    Outcome,
-    Record,
+    ImageOutcome,
+    ImageRecord,
     dice,
     image_dice,
     line_figures,
@@ -28,17 +28,19 @@ def planes_of(classes: np.ndarray) -> Planes:
     return classes[:, :, None] == np.arange(1, _CLASSES + 1)
 
 
-def judged(planes: Planes, classes: np.ndarray, regions: int = 1) -> tuple[Outcome, Components]:
+def judged(
+    planes: Planes, classes: np.ndarray, regions: int = 1
+) -> tuple[ImageOutcome, Components]:
     parts = Components(planes)
     return outcome(planes, classes.astype(np.uint8), regions, parts), parts
 
 
 def record(
     name: str, drawn: np.ndarray, found: np.ndarray, *, defective: bool | None = None
-) -> Record:
+) -> ImageRecord:
     one, parts = judged(planes_of(drawn), found, int(found.any()))
     bad = bool(parts.kinds) if defective is None else defective
-    return Record(name, 0, bad, parts.kinds, 0.0, one, one, (one,))
+    return ImageRecord(name, 0, bad, parts.kinds, 0.0, one, one, (one,))
 
 
 def grid(*rows: str) -> np.ndarray:
@@ -142,7 +144,7 @@ def test_dice_and_iou_are_scikit_learns(images: list[tuple[np.ndarray, np.ndarra
             assert of_class.pooled_dice.value == pytest.approx(pooled)
 
 
-def four_images() -> list[Record]:
+def four_images() -> list[ImageRecord]:
     """Half of a pit found; a scratch taken for a pit; a clean image with an alarm; a defective
     one that nobody drew."""
     return [

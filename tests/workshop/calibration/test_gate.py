@@ -18,7 +18,7 @@ from edge_agent.bundle import reader
 from edge_agent.bundle.manifest import Tiles
 from edge_agent.image_files import read_image
 from edge_agent.inspection.gate import SEED_THRESHOLD_LOGIT, Gate
-from edge_agent.inspection.runtime import Choice, open_runtime
+from edge_agent.inspection.runtime import ChosenArtifact, open_runtime
 from workshop.datasets.labelled_frames import read
 from workshop.thresholds import choose
 
@@ -90,7 +90,8 @@ def test_frames_are_scored_as_the_line_scores_them(
     after = reader.load(bundle)
     stage = after.manifest.gate
     gate = Gate(
-        stage.input, Choice(stage.artifacts[0], open_runtime(after, stage.artifacts[0], 1), 0, ())
+        stage.input,
+        ChosenArtifact(stage.artifacts[0], open_runtime(after, stage.artifacts[0], 1), 0, ()),
     )
     verdicts = [(f.class_id > 0, gate.judge(read_image(f.image))) for f in read(data)]
     assert {len(v.suspect_tiles) > 1 for _, v in verdicts} == ({False, True} if tiled else {False})

@@ -29,7 +29,7 @@ from tests.support import spots
 from tests.support.small_models import cancelling_gate, level_gate, level_segmenter, loud_gate
 from workshop import model_card
 from workshop.datasets import open_dataset
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 LIMITS = Limits()
 
@@ -46,7 +46,7 @@ def test_scores_that_move_are_no_fault_and_scores_that_mix_are() -> None:
     assert (
         criteria.fault("gate", want, _scores([-5, -4, -3, -2, -9, -8, -7, -6], bad), LIMITS) == ""
     )
-    # One defect below two sound images: to catch it, both are false alarms.
+    # One defect below two defect-free images: to catch it, both are false alarms.
     mixed = _scores([2.5, 6, 7, 8, 1, 2, 3, 4], bad)
     assert "2 more false alarms on 4" in criteria.fault("gate", want, mixed, LIMITS)
     assert "no number for 0.png" in criteria.fault(
@@ -65,11 +65,13 @@ def test_a_defect_for_another_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("points", "sound", "allowed"),
+    ("points", "defect_free", "allowed"),
     [(1, 50, 1), (1, 100, 1), (1, 399, 3), (0, 1000, 0), (2.5, 40, 1)],
 )
-def test_false_alarms_are_counted_not_averaged(points: float, sound: int, allowed: int) -> None:
-    assert Limits(more_false_alarms=points).alarms(sound) == allowed
+def test_false_alarms_are_counted_not_averaged(
+    points: float, defect_free: int, allowed: int
+) -> None:
+    assert Limits(more_false_alarms=points).alarms(defect_free) == allowed
 
 
 def test_dice_may_fall_by_the_limit() -> None:
@@ -125,11 +127,13 @@ def _words(gate: keras.Model, segmenter: Path, data: Path, folder: Path) -> list
     return [*files, "--data", str(data), "--out", str(folder / "out")]
 
 
-def _report(folder: Path) -> document.Report:
-    return msgspec.json.decode((folder / "out" / "export.json").read_bytes(), type=document.Report)
+def _report(folder: Path) -> document.ExportReport:
+    return msgspec.json.decode(
+        (folder / "out" / "export.json").read_bytes(), type=document.ExportReport
+    )
 
 
-def _outcomes(report: document.Report, stage: str) -> dict[str, Any]:
+def _outcomes(report: document.ExportReport, stage: str) -> dict[str, Any]:
     return {o.wanted: o for o in report.outcomes if o.stage == stage}
 
 
@@ -236,7 +240,7 @@ def test_seen_images_are_kept_out_of_threshold_and_test(
     every = open_dataset(data)
     old = tuple(every.digest(i) for i in range(24))
     names = ("class_1", "class_2")
-    found = Card(stage="gate", input=GATE_INPUT, class_names=names, seen=old)
+    found = ModelCard(stage="gate", input=GATE_INPUT, class_names=names, seen=old)
     model_card.write(tmp_path / "gate.keras", found)
     assert main([*words, "--forms", "onnx-float32"]) == 0
     rows = (tmp_path / "out" / "sets.csv").read_text().splitlines()[1:]

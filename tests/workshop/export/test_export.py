@@ -29,7 +29,7 @@ from export.exporter import FORMS
 from tests.support.small_models import small_gate, small_segmenter
 from workshop import model_card
 from workshop.keras_models import load
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 
 @pytest.fixture(scope="session")
@@ -205,12 +205,12 @@ def test_json_and_class_names(
 # The card decides.
 
 TILES = Tiles(height_px=160, width_px=700, overlap_px=32)
-GATE_CARD = Card(
+GATE_CARD = ModelCard(
     stage="gate",
     input=InputSpec(height=64, width=64, channels=3, scaling="standardise", tiles=TILES),
     class_names=("pit", "scratch"),
 )
-SEGMENTER_CARD = Card(
+SEGMENTER_CARD = ModelCard(
     stage="segmenter",
     input=InputSpec(
         height=64, width=64, channels=3, scaling="unit", interpolation="linear", tiles=TILES

@@ -258,10 +258,12 @@ def test_onnx_is_compared_with_the_table(tmp_path: Path) -> None:
 def test_the_table_of_the_export_names_what_an_old_box_cannot_run() -> None:
     figures = (1000, 1.0, 1.5, 0.0, 0.0, 1.0, 4)
     rows = [
-        float_comparison.Row(
+        float_comparison.ComparisonRow(
             "gate", "tflite-dynamic", *figures, "tflite-runtime 2.14.0", "too new", True
         ),
-        float_comparison.Row("gate", "onnx-float32", *figures, "onnxruntime 1.23", "", False),
+        float_comparison.ComparisonRow(
+            "gate", "onnx-float32", *figures, "onnxruntime 1.23", "", False
+        ),
     ]
     text = float_comparison.table(rows)
     assert text.splitlines()[1].endswith("  not tflite-runtime 2.14.0")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.acceptance.fallback import Attempt, Outcome
+from export.acceptance.fallback import Attempt, FormOutcome
 from export.conversion.layer_errors import Layer
-from export.float_comparison import Row
+from export.float_comparison import ComparisonRow
 from export.report import document, page, pictures, speed
 from export.report.plots import draw
 from tests.support import spots
@@ -43,8 +43,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def report(out: Path) -> document.Report:
-    return msgspec.json.decode((out / "export.json").read_bytes(), type=document.Report)
+def report(out: Path) -> document.ExportReport:
+    return msgspec.json.decode((out / "export.json").read_bytes(), type=document.ExportReport)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def text(out: Path) -> str:
 
 
 def test_every_artifact_has_its_size_its_time_and_its_differences(
-    out: Path, report: document.Report, text: str
+    out: Path, report: document.ExportReport, text: str
 ) -> None:
     times = msgspec.json.decode((out / "speed.json").read_bytes(), type=speed.Speed)
     found = {(t.stage, t.artifact): t for t in times.timings}
@@ -74,7 +74,7 @@ def _files(out: Path, stage: str) -> list[str]:
 
 
 def test_flipped_decisions_are_shown_with_their_pictures(
-    report: document.Report, text: str
+    report: document.ExportReport, text: str
 ) -> None:
     int8 = report.gate[2]
     assert int8.artifact == "onnx-int8" and len(int8.flips) >= 3
@@ -88,7 +88,7 @@ def test_flipped_decisions_are_shown_with_their_pictures(
 
 
 def test_the_mask_that_lost_most_is_shown_beside_the_float_one(
-    report: document.Report, text: str
+    report: document.ExportReport, text: str
 ) -> None:
     int8 = report.segmenter[2]
     assert int8.worst is not None and int8.worst.dice < int8.worst.float_dice
@@ -106,7 +106,7 @@ def _pixels(data: str) -> np.ndarray:
     return cv2.imdecode(raw, cv2.IMREAD_COLOR).astype(int)
 
 
-def test_layers_are_plotted_for_each_int8_form(report: document.Report, text: str) -> None:
+def test_layers_are_plotted_for_each_int8_form(report: document.ExportReport, text: str) -> None:
     int8 = [o for o in report.outcomes if o.wanted == "onnx-int8"]
     assert len(int8) == 2 and all(o.layers for o in int8)
     section = text[text.index('id="layers"') :]
@@ -124,9 +124,11 @@ def test_nothing_is_fetched_and_nothing_runs(text: str) -> None:
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
-def test_what_comes_from_outside_is_escaped_and_reasons_are_told(report: document.Report) -> None:
+def test_what_comes_from_outside_is_escaped_and_reasons_are_told(
+    report: document.ExportReport,
+) -> None:
     layer = Layer(name=HOSTILE, kind="Conv", own_db=3.0, total_db=None)
-    outcome = Outcome(
+    outcome = FormOutcome(
         stage="gate",
         wanted="onnx-int8",
         became="onnx-int8",
@@ -136,8 +138,8 @@ def test_what_comes_from_outside_is_escaped_and_reasons_are_told(report: documen
         layers=(layer, msgspec.structs.replace(layer, name="quiet", own_db=60.0, total_db=40.0)),
     )
     changed = msgspec.structs.replace(report, outcomes=(outcome,))
-    rows = [Row("gate", "onnx-int8", 10, 1, 2, 0, 0, 1, 5, "old 1", HOSTILE)]
-    card = pictures.Card(HOSTILE, (HOSTILE,), False, ())
+    rows = [ComparisonRow("gate", "onnx-int8", 10, 1, 2, 0, 0, 1, 5, "old 1", HOSTILE)]
+    card = pictures.ImageCard(HOSTILE, (HOSTILE,), False, ())
     text = page.html(changed, speed.of(rows), rows, (HOSTILE,), (card,), ())
     assert HOSTILE not in text
     assert text.count("&lt;img src=x") >= 7

@@ -22,11 +22,11 @@ from edge_agent.delivery.spool.spool import Spool
 from edge_agent.frame import Image
 from edge_agent.inspection import rle
 from edge_agent.inspection.preprocess import tile_boxes
-from edge_agent.inspection.runtime import Choice, Runtime
+from edge_agent.inspection.runtime import ChosenArtifact, Runtime
 from export.__main__ import main as export
 from tests.support.small_models import level_gate, level_segmenter
 from workshop import model_card
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 TILES = Tiles(height_px=256, width_px=256, overlap_px=32)
 LINES, PIXELS = 256, 1600
@@ -99,7 +99,7 @@ def _bundle(
             scaling=usual.scaling,
             tiles=tiles,
         )
-        model_card.write(path, Card(stage=stage, input=spec, class_names=("dark", "bright")))
+        model_card.write(path, ModelCard(stage=stage, input=spec, class_names=("dark", "bright")))
         words += [f"--{stage}", str(path)]
     assert export(words) == 0
     bundle = folder / "bundle"
@@ -127,14 +127,14 @@ def test_from_the_card_to_the_alert(
     counted: dict[str, Counted] = {}
     verify = agents.prepare_stages
 
-    def wrapped(config: configs.Config, **keys: Any) -> agents.Stages:
+    def wrapped(config: configs.Config, **keys: Any) -> agents.LoadedBundle:
         stages = verify(config, **keys)
 
-        def count(stage: str, choice: Choice) -> Choice:
+        def count(stage: str, choice: ChosenArtifact) -> ChosenArtifact:
             counted[stage] = Counted(choice.runtime)
             return dataclasses.replace(choice, runtime=counted[stage])
 
-        return agents.Stages(
+        return agents.LoadedBundle(
             stages.bundle, count("gate", stages.gate), count("segmenter", stages.segmenter)
         )
 

@@ -49,7 +49,7 @@ def test_only_where_the_scaling_is_a_constant(folder: Path) -> None:
 def test_every_form_takes_uint8_and_none_became_another(folder: Path) -> None:
     bundle = reader.load(folder / "uint8")
     report = msgspec.json.decode(
-        (folder / "uint8" / "export.json").read_bytes(), type=document.Report
+        (folder / "uint8" / "export.json").read_bytes(), type=document.ExportReport
     )
     assert all(o.became == o.wanted and not o.kept_float for o in report.outcomes)
     assert not any(v.fault or v.flips for v in report.gate)

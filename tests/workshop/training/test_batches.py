@@ -9,9 +9,9 @@ import pytest
 
 from edge_agent.bundle.manifest import SEGMENTER_INPUT, InputSpec, Tiles
 from edge_agent.inspection.preprocess import prepare, tile_boxes
-from training.config import Augment, Balance, Network, Optimisation, TrainConfig
+from training.config import Augment, Balance, NetworkConfig, Optimisation, TrainConfig
 from training.input import batches as stream
-from training.input.batches import Source, example, plan
+from training.input.batches import ImageSource, example, plan
 from workshop.datasets import open_dataset
 
 SPEC = InputSpec(height=48, width=64, channels=1, scaling="standardise")
@@ -25,11 +25,11 @@ TILED = InputSpec(
 
 
 @pytest.fixture(scope="module")
-def source(drawn_set: Path) -> Source:
-    return Source(open_dataset(drawn_set), np.arange(36), "segmenter", SPEC)
+def source(drawn_set: Path) -> ImageSource:
+    return ImageSource(open_dataset(drawn_set), np.arange(36), "segmenter", SPEC)
 
 
-def test_an_epoch_holds_every_image_once_in_another_order_each_time(source: Source) -> None:
+def test_an_epoch_holds_every_image_once_in_another_order_each_time(source: ImageSource) -> None:
     first, second = (plan(source, TrainConfig(), epoch) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(36))
     assert list(first) != list(second)
@@ -37,23 +37,23 @@ def test_an_epoch_holds_every_image_once_in_another_order_each_time(source: Sour
     assert list(first) != list(plan(source, TrainConfig(seed=1), 0))
 
 
-def test_clean_ratio_and_balanced_sampling(source: Source) -> None:
-    # 12 sound, 12 spots, 12 bars.
+def test_clean_ratio_and_balanced_sampling(source: ImageSource) -> None:
+    # 12 defect-free, 12 spots, 12 bars.
     few = plan(source, TrainConfig(balance=Balance(clean_ratio=0.25)), 0)
     kinds = Counter(int(i) % 3 for i in few)
     assert kinds == {0: 6, 1: 12, 2: 12}
-    uneven = Source(source.dataset, np.array([0, 3, 6, 9, 12, 15, 18, 21, 1, 2]), "gate", SPEC)
+    uneven = ImageSource(source.dataset, np.array([0, 3, 6, 9, 12, 15, 18, 21, 1, 2]), "gate", SPEC)
     balanced = TrainConfig(balance=Balance(balanced_sampling=True))
     drawn = Counter(int(i) % 3 for e in range(300) for i in plan(uneven, balanced, e))
     share = {kind: n / drawn.total() for kind, n in drawn.items()}
     assert share == pytest.approx({0: 0.5, 1: 0.25, 2: 0.25}, abs=0.03)
-    as_segmenter = Source(source.dataset, uneven.pick, "segmenter", SPEC)
+    as_segmenter = ImageSource(source.dataset, uneven.pick, "segmenter", SPEC)
     drawn = Counter(int(i) % 3 for e in range(300) for i in plan(as_segmenter, balanced, e))
     share = {kind: n / drawn.total() for kind, n in drawn.items()}
     assert share == pytest.approx({0: 1 / 3, 1: 1 / 3, 2: 1 / 3}, abs=0.03)
 
 
-def test_without_change_an_example_is_what_the_line_sees(source: Source) -> None:
+def test_without_change_an_example_is_what_the_line_sees(source: ImageSource) -> None:
     ((x, y),) = example(source, 1, rng=None, config=TrainConfig())
     assert np.array_equal(x, prepare(source.dataset.image(1), SPEC)[0])
     drawn = source.dataset.planes(1)
@@ -65,7 +65,7 @@ def test_without_change_an_example_is_what_the_line_sees(source: Source) -> None
 
 def test_tiles_are_the_lines_and_labelled_one_by_one(drawn_set: Path) -> None:
     dataset = open_dataset(drawn_set)
-    gate = Source(dataset, np.arange(36), "gate", TILED)
+    gate = ImageSource(dataset, np.arange(36), "gate", TILED)
     seen = list(example(gate, 2, rng=None, config=TrainConfig()))
     image, planes = dataset.image(2), dataset.planes(2)
     boxes = tile_boxes((image.shape[0], image.shape[1]), TILED)
@@ -83,7 +83,7 @@ def test_tiles_are_the_lines_and_labelled_one_by_one(drawn_set: Path) -> None:
     assert {x.tobytes() for x, _ in drawn} <= everything
 
 
-def test_batches_are_the_same_after_a_restart_at_any_epoch(source: Source) -> None:
+def test_batches_are_the_same_after_a_restart_at_any_epoch(source: ImageSource) -> None:
     config = TrainConfig(
         optimisation=Optimisation(batch=8), augment=Augment(copy_paste=0.5, zoom=0.1)
     )
@@ -95,7 +95,7 @@ def test_batches_are_the_same_after_a_restart_at_any_epoch(source: Source) -> No
     assert not np.array_equal(whole[0][0], whole[steps][0])
 
 
-def test_workers_share_an_epoch_out(source: Source) -> None:
+def test_workers_share_an_epoch_out(source: ImageSource) -> None:
     config = TrainConfig(optimisation=Optimisation(batch=4))
     both = [
         next(stream.training(source, config, 0, 2, (2, k)).as_numpy_iterator())[0] for k in range(2)
@@ -105,7 +105,7 @@ def test_workers_share_an_epoch_out(source: Source) -> None:
     assert np.array_equal(both[0], in_order[0::2]) and np.array_equal(both[1], in_order[1::2])
 
 
-def test_validation_shows_every_image_once_as_it_is(source: Source) -> None:
+def test_validation_shows_every_image_once_as_it_is(source: ImageSource) -> None:
     config = TrainConfig(optimisation=Optimisation(batch=8))
     batches = list(stream.validation(source, config).as_numpy_iterator())
     assert [len(x) for x, _ in batches] == [8, 8, 8, 8, 4]
@@ -114,10 +114,10 @@ def test_validation_shows_every_image_once_as_it_is(source: Source) -> None:
 
 
 def test_a_gate_that_learns_from_masks_gets_the_cover_beside_the_label(
-    source: Source, monkeypatch: pytest.MonkeyPatch
+    source: ImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainConfig(network=Network(head="mapped"))
-    gate = Source(source.dataset, source.pick, "gate", SPEC)
+    config = TrainConfig(network=NetworkConfig(head="mapped"))
+    gate = ImageSource(source.dataset, source.pick, "gate", SPEC)
     for index, label in ((0, 0), (2, 1)):
         ((_, cover),) = example(source, index, rng=None, config=config)
         ((_, y),) = example(gate, index, rng=None, config=config)

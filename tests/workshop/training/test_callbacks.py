@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.fit import checkpoint
-from training.fit.callbacks import BEST, Keeper
+from training.fit.callbacks import BEST, EpochKeeper
 from training.fit.checkpoint import Progress
 
 
@@ -17,7 +17,7 @@ def test_keeps_the_epoch_of_the_lowest_loss_or_the_last(
 ) -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile("sgd", "mse")
-    keeper = Keeper(
+    keeper = EpochKeeper(
         tmp_path, Progress(run_sha256=""), patience=2, names_of=lambda *_: (), keep_last=keep_last
     )
     keeper.set_model(model)

@@ -46,7 +46,7 @@ def test_card_travels_in_the_model_and_keras_does_not_mind(tmp_path: Path) -> No
     )
     for spec in (SEGMENTER_INPUT, tiled):
         model.save(path)
-        given = model_card.Card(
+        given = model_card.ModelCard(
             stage="segmenter", input=spec, class_names=("a", "b"), seen=("0" * 16,)
         )
         model_card.write(path, given)

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from edge_agent.bundle.manifest import Artifact, File, InputSpec, RegionRule, Tiles
+from edge_agent.bundle.manifest import Artifact, BundleFile, InputSpec, RegionRule, Tiles
 from edge_agent.inspection import rle
 from edge_agent.inspection.gate import Gate
-from edge_agent.inspection.runtime import Choice
+from edge_agent.inspection.runtime import ChosenArtifact
 from edge_agent.inspection.segmenter import Segmenter, class_map
 from training.__main__ import main
 from training.evaluate import submission
-from training.evaluate.predict import Network, Stages, load
+from training.evaluate.predict import TrainedNetwork, TrainedStages, load
 from training.networks import networks
 from workshop import model_card
 from workshop.datasets import open_dataset
-from workshop.model_card import Card
+from workshop.model_card import ModelCard
 
 SIDE = 48
 NAMES = ("bright", "dark")
@@ -64,7 +64,7 @@ def save(
             scaling=scaling,
             **spec,  # type: ignore[arg-type]
         )
-        model_card.write(path, Card(stage=stage, input=wanted, class_names=NAMES, seen=seen))  # type: ignore[arg-type]
+        model_card.write(path, ModelCard(stage=stage, input=wanted, class_names=NAMES, seen=seen))  # type: ignore[arg-type]
     return path
 
 
@@ -355,9 +355,9 @@ def test_what_the_gate_stops_is_neither_found_nor_submitted(
     assert line[0]["competition_dice"] == told()["segmenter"]["empty_dice"]
 
 
-def choice(network: Network, threshold_logit: float | None) -> Choice:
+def choice(network: TrainedNetwork, threshold_logit: float | None) -> ChosenArtifact:
     artifact = Artifact(
-        file=File(name="x.onnx", sha256="0" * 64, size_bytes=1),
+        file=BundleFile(name="x.onnx", sha256="0" * 64, size_bytes=1),
         format="onnx",
         precision="float32",
         cpu_architecture="any",
@@ -366,7 +366,7 @@ def choice(network: Network, threshold_logit: float | None) -> Choice:
         golden_tolerance=0.1,
         threshold_logit=threshold_logit,
     )
-    return Choice(artifact, network.source, 1.0, ())
+    return ChosenArtifact(artifact, network.source, 1.0, ())
 
 
 _SMALL = {"height_px": 128, "width_px": 128}  # the least that the gate takes
@@ -403,7 +403,7 @@ def test_the_line_result_is_the_agents_own(
     paths = random_networks(tiles)
     gate, segmenter = load("gate", paths[0]), load("segmenter", paths[1])
     rule = RegionRule(min_probability=0.5, min_area_px=30)
-    stages = Stages(gate, segmenter, rule)
+    stages = TrainedStages(gate, segmenter, rule)
     image = np.random.default_rng(2).integers(0, 256, (180, 420), np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 4)
     image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
@@ -434,10 +434,10 @@ def test_pixels_are_regions_of_any_size(
     path = random_networks((None, tiles))[1]
     segmenter = load("segmenter", path)
     image = np.random.default_rng(3).integers(0, 256, (60, 150), np.uint8)
-    look = Stages(None, segmenter, RegionRule()).look(cv2.GaussianBlur(image, (0, 0), 3))
+    look = TrainedStages(None, segmenter, RegionRule()).look(cv2.GaussianBlur(image, (0, 0), 3))
     assert look.maps is not None
     least = float(np.median(look.maps.max(axis=-1)))
-    stages = Stages(None, segmenter, RegionRule(min_probability=least, min_area_px=1))
+    stages = TrainedStages(None, segmenter, RegionRule(min_probability=least, min_area_px=1))
     pixels = stages.pixels(look)
     assert 0 < np.count_nonzero(pixels) < pixels.size
     assert np.array_equal(pixels, class_map(stages.regions(look), look.shape))

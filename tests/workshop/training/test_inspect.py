@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from training.cli import data as commands_data
-from training.data_report.figures import Report
+from training.data_report.figures import DataReport
 from training.data_report.inspect import inspect
 from training.data_report.plots import plots
 from training.data_report.text import text
@@ -68,15 +68,15 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(faulty: Path) -> Report:
+def report(faulty: Path) -> DataReport:
     splits = Split(
         ("clean.png", "pits.png", "scratch.png"), ("darker.png", "wide.png"), ("copy.png",)
     )
     return inspect(open_dataset(faulty, strict=False), splits)
 
 
-def test_figures_that_were_known(report: Report) -> None:
-    assert (report.images, report.sound, report.defective) == (9, 3, 6)
+def test_figures_that_were_known(report: DataReport) -> None:
+    assert (report.images, report.defect_free, report.defective) == (9, 3, 6)
     assert report.imbalance == 5  # pits on five images, scratches on one
     pit, scratch = report.classes
     assert (pit.name, pit.images, pit.drawn, pit.defects) == ("pit", 5, 3, 4)
@@ -102,21 +102,21 @@ def test_figures_that_were_known(report: Report) -> None:
     )
 
 
-def test_faults_are_listed_and_end_nothing(report: Report) -> None:
+def test_faults_are_listed_and_end_nothing(report: DataReport) -> None:
     assert report.undrawn == ("undrawn.png",)
-    assert report.drawn_on_sound == ("drawn.png",)
+    assert report.drawn_on_defect_free == ("drawn.png",)
     (unreadable,), (misfit,) = report.unreadable, report.mask_errors
     assert "torn.png: truncated" in unreadable
     assert "wide.png: 80x100 px, but the image wide.png is 90x50" in misfit
 
 
-def test_the_same_thing_twice_is_listed_and_across_the_split(report: Report) -> None:
+def test_the_same_thing_twice_is_listed_and_across_the_split(report: DataReport) -> None:
     assert report.duplicates == (("clean.png", "copy.png"),)
     assert [(p.first, p.second) for p in report.near_duplicates] == [("darker.png", "pits.png")]
     assert (report.groups, report.grouped_images) == (2, 4)
     assert set(report.across_parts) == {("clean.png", "copy.png"), ("darker.png", "pits.png")}
     assert report.parts is not None
-    assert report.parts["train"] == {"images": 3, "sound": 1, "pit": 1, "scratch": 1}
+    assert report.parts["train"] == {"images": 3, "defect_free": 1, "pit": 1, "scratch": 1}
     assert report.unused == 3
 
 
@@ -128,10 +128,10 @@ def test_a_split_that_keeps_them_together_has_none_across(faulty: Path) -> None:
         inspect(dataset, Split(("no.png",), (), ()))
 
 
-def test_the_text_says_it_all(report: Report) -> None:
+def test_the_text_says_it_all(report: DataReport) -> None:
     said = text(report)
     for words in (
-        "9 images, 6 defective, 3 sound",
+        "9 images, 6 defective, 3 defect-free",
         "width 80 / 80 / 90, height 50 / 100 / 100; 2 sizes",
         "imbalance: 5.0 images",
         "3 images in no part",
@@ -147,11 +147,11 @@ def test_the_text_says_it_all(report: Report) -> None:
     assert len({len(line) for line in table[:3]}) == 1
 
 
-def test_json_comes_back_as_the_report(report: Report) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
+def test_json_comes_back_as_the_report(report: DataReport) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(report), type=DataReport) == report
 
 
-def test_plots_are_pictures(faulty: Path, report: Report, tmp_path: Path) -> None:
+def test_plots_are_pictures(faulty: Path, report: DataReport, tmp_path: Path) -> None:
     paths = plots(open_dataset(faulty, strict=False), report, tmp_path / "look")
     assert [p.name for p in paths] == [
         f"{name}.png" for name in ("classes", "areas", "sizes", "samples", "near_duplicates")
@@ -210,4 +210,4 @@ def test_real_data(shared_data: Path, name: str, defective: int, undrawn: int, s
         undrawn,
         sizes,
     )
-    assert report.unreadable == report.mask_errors == report.drawn_on_sound == ()
+    assert report.unreadable == report.mask_errors == report.drawn_on_defect_free == ()

@@ -143,9 +143,11 @@ def test_pointing_learns_nothing_of_the_place_where_nobody_drew_it() -> None:
     want = float(_entropy(1, 1.5) + _entropy(1, -0.5))
     cells = np.full((1, 2, 4), 9.0)
     assert _pointing(1, np.full((8, 16), -1.0), [1.5, -0.5], cells) == pytest.approx(want, rel=1e-5)
-    # On a sound image all cells are sound.
-    sound = float(_entropy(0, 1.5) + _entropy(0, -0.5) + _entropy(0, 9.0))
-    assert _pointing(0, np.zeros((8, 16)), [1.5, -0.5], cells) == pytest.approx(sound, rel=1e-5)
+    # On a defect-free image all cells are defect-free.
+    defect_free = float(_entropy(0, 1.5) + _entropy(0, -0.5) + _entropy(0, 9.0))
+    assert _pointing(0, np.zeros((8, 16)), [1.5, -0.5], cells) == pytest.approx(
+        defect_free, rel=1e-5
+    )
 
 
 def test_pointing_round_trip_and_its_curve_is_of_the_sum() -> None:

@@ -10,18 +10,18 @@ import pytest
 
 from edge_agent.bundle.manifest import RegionRule
 from training.evaluate import gallery, report
-from training.evaluate.evaluate import View
+from training.evaluate.evaluate import ImageView
 from training.evaluate.evaluation import Evaluation, Images, Model, Problem, evaluation
 from workshop.gate_metrics import logit
 from workshop.report import pictures
-from workshop.segmentation_metrics import Components, Record, outcome
+from workshop.segmentation_metrics import Components, ImageRecord, outcome
 
 HOSTILE = ('<script>alert("1")</script>', "$x$ & 划痕")
 _SIDE = 40
 _STAGES = ("gate", "segmenter")
 
 
-def record(number: int, score: float, drawn: int, found: int, *, defective: bool) -> Record:
+def record(number: int, score: float, drawn: int, found: int, *, defective: bool) -> ImageRecord:
     """`drawn` lines of class 1 at the top, `found` of them predicted."""
     planes = np.zeros((_SIDE, _SIDE, 2), bool)
     planes[:drawn, :, 0] = True
@@ -32,7 +32,7 @@ def record(number: int, score: float, drawn: int, found: int, *, defective: bool
     none = outcome(planes, np.zeros_like(classes), 0, parts)
     line = one if score >= logit(0.01) else none
     name = f"<b>{number}</b>.png"
-    return Record(name, number, defective, parts.kinds, score, one, one, (line, line))
+    return ImageRecord(name, number, defective, parts.kinds, score, one, one, (line, line))
 
 
 RECORDS = [
@@ -49,7 +49,9 @@ RECORDS = [
 
 
 def told(
-    records: list[Record], stages: tuple[str, ...] = _STAGES, problems: tuple[Problem, ...] = ()
+    records: list[ImageRecord],
+    stages: tuple[str, ...] = _STAGES,
+    problems: tuple[Problem, ...] = (),
 ) -> Evaluation:
     images = Images(
         data="<i>coil</i>",
@@ -66,15 +68,15 @@ def told(
     return evaluation(images, models, HOSTILE, RegionRule(), (0.01, 0.5), records)
 
 
-def view(record: Record) -> View:
+def view(record: ImageRecord) -> ImageView:
     drawn = np.zeros((_SIDE, _SIDE, 2), bool)
     drawn[:10, :, 0] = record.defective
     found = np.zeros((_SIDE, _SIDE), np.uint8)
     found[:, 20:] = 2
-    return View(np.full((_SIDE, _SIDE), 100, np.uint8), drawn, found)
+    return ImageView(np.full((_SIDE, _SIDE), 100, np.uint8), drawn, found)
 
 
-def page(records: list[Record], stages: tuple[str, ...] = _STAGES, most: int = 6) -> str:
+def page(records: list[ImageRecord], stages: tuple[str, ...] = _STAGES, most: int = 6) -> str:
     groups = gallery.choose(records, 0.01 if "gate" in stages else None, most)
     e = told(records, stages)
     return report.html(e, report.plots(e, records), groups, view)
@@ -148,12 +150,12 @@ def test_the_gallery_shows_each_image_under_what_became_of_it() -> None:
     assert "2" in groups["Missed"].text and "2" in groups["False alarms"].text
 
 
-def numbers(groups: tuple[gallery.Group, ...]) -> dict[str, list[int]]:
+def numbers(groups: tuple[gallery.GalleryGroup, ...]) -> dict[str, list[int]]:
     return {g.title: [p.record.index for p in g.picks] for g in groups}
 
 
-def without(one: Record, *stages: str) -> Record:
-    return Record(
+def without(one: ImageRecord, *stages: str) -> ImageRecord:
+    return ImageRecord(
         one.name,
         one.index,
         one.defective,
@@ -192,8 +194,8 @@ def test_a_single_pixel_of_a_large_image_is_still_to_be_seen() -> None:
     image = np.full((300, 4000), 100, np.uint8)
     drawn = np.zeros((300, 4000, 2), bool)
     drawn[150, 2000, 0] = True
-    pick = gallery.Pick(RECORDS[0], "")
-    shown = gallery.entry(pick, View(image, drawn, None), HOSTILE)
+    pick = gallery.GalleryImage(RECORDS[0], "")
+    shown = gallery.entry(pick, ImageView(image, drawn, None), HOSTILE)
     assert shown.wide and [p.title for p in shown.panels] == ["image", "drawn"]
     data = np.frombuffer(base64.b64decode(shown.panels[1].url.partition(",")[2]), np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(int)

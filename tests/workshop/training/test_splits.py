@@ -166,7 +166,7 @@ def test_a_split_is_laid_on_the_data() -> None:
     made = splits.Split(("0001.png",), ("0002.png",), ("0000.png",))
     assert splits.lay(made, dataset) == splits.Indices((1,), (2,), (0,), unused=1)
     assert splits.count(made, dataset)["validation"] == {
-        "images": 1, "sound": 0, "one": 0, "two": 0, "three": 0,
+        "images": 1, "defect_free": 0, "one": 0, "two": 0, "three": 0,
     }  # fmt: skip
     with pytest.raises(WorkshopError, match=r"^test: a split with no defects"):
         splits.lay(made, dataset, for_training=True)

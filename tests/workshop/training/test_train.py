@@ -208,7 +208,7 @@ def test_what_a_backbone_has_seen_its_heirs_have_seen(
     image = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(8, 3, 16, padding="same")(image)
     keras.Model(image, x).save(tmp_path / "body.keras")
-    before = model_card.Card(
+    before = model_card.ModelCard(
         stage="backbone", input=GATE_INPUT, class_names=("spot",), seen=("0123456789abcdef",)
     )
     model_card.write(tmp_path / "body.keras", before)

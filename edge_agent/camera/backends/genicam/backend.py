@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_agent.camera.backends.genicam import features, gvcp, viva
 from edge_agent.camera.backends.genicam.block_ids import BlockCount
-from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 from edge_agent.camera.backends.genicam.features import Value
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.camera.stream import pixel_formats
@@ -36,7 +36,7 @@ _AS_SENT = frozenset(
 )
 
 
-class Opened(features.Opened, frozen=True, kw_only=True):
+class StreamSetup(features.FeatureReport, frozen=True, kw_only=True):
     """Also how blocks come, and by which clock."""
 
     packet_size: int | None
@@ -45,11 +45,11 @@ class Opened(features.Opened, frozen=True, kw_only=True):
     clock: str
 
 
-class Genicam:
+class GenicamBackend:
     live = True
 
     def __init__(
-        self, config: GenicamCamera, camera: Any = None, found: Found | None = None
+        self, config: GenicamCamera, camera: Any = None, found: DiscoveredCamera | None = None
     ) -> None:
         """`camera`: one that is open already, with what it is."""
         if camera is None or found is None:
@@ -138,7 +138,7 @@ class Genicam:
 
     # Opening.
 
-    def _set_up(self) -> Opened:
+    def _set_up(self) -> StreamSetup:
         config, nodes = self._config, self.nodes
         with contextlib.suppress(self._errors):
             # One that was lost while it streamed streams on, with its size and format locked.
@@ -146,7 +146,7 @@ class Genicam:
         settings = features.apply(nodes, config.features)
         chunks = self._enable_chunks(nodes)
         pixel_format = features.pixel_format(nodes)
-        return Opened(
+        return StreamSetup(
             camera=self._found,
             settings=settings,
             pixel_format=pixel_format,

@@ -10,7 +10,7 @@ from edge_agent.camera.base import CameraLost, LossReason
 from edge_agent.errors import CameraError
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class DiscoveredCamera(msgspec.Struct, frozen=True, kw_only=True):
     """Empty where it does not say. `device_id`: what the system or a GenTL producer calls it."""
 
     kind: str
@@ -31,7 +31,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.vendor} {self.model}{named}, serial {self.serial or '-'}, {where or '-'}"
 
 
-def choose(found: Sequence[Found], wanted: dict[str, str]) -> Found:
+def choose(found: Sequence[DiscoveredCamera], wanted: dict[str, str]) -> DiscoveredCamera:
     """The only one that has all of `wanted`. CameraLost for none, CameraError for several."""
     asked = {key: value for key, value in wanted.items() if value}
     fits = [one for one in found if all(_is(one, key, value) for key, value in asked.items())]
@@ -50,7 +50,7 @@ def choose(found: Sequence[Found], wanted: dict[str, str]) -> Found:
     )
 
 
-def _is(one: Found, key: str, value: str) -> bool:
+def _is(one: DiscoveredCamera, key: str, value: str) -> bool:
     has = str(getattr(one, key))
     if key == "mac":
         return _bare(has) == _bare(value)

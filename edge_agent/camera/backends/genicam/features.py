@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 from edge_agent.camera.stream import pixel_formats
 from edge_agent.errors import CameraError
 
@@ -39,7 +39,7 @@ class Node:
     unit: str = ""
 
 
-class Refused(Exception):
+class FeatureRefused(Exception):
     """The camera did not take a value; why, in its own words."""
 
 
@@ -55,7 +55,7 @@ class NodeMap(Protocol):
         ...
 
 
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
     """`value` is what the camera says afterwards."""
 
     name: str
@@ -69,11 +69,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} = {self.wanted if self.value is None else self.value}{unit}{took}"
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was found and set when the camera was opened."""
 
-    camera: Found
-    settings: tuple[Setting, ...]
+    camera: DiscoveredCamera
+    settings: tuple[FeatureSetting, ...]
     pixel_format: str
     width_px: int
     height_px: int
@@ -105,12 +105,12 @@ def pairs(tables: Tables) -> list[tuple[str, Value]]:
     return [pair for table in several for pair in table.items()]
 
 
-def apply(nodes: NodeMap, tables: Tables) -> tuple[Setting, ...]:
+def apply(nodes: NodeMap, tables: Tables) -> tuple[FeatureSetting, ...]:
     """Raises CameraError at the first that the camera has not or does not take."""
     return tuple(_set(nodes, name, value) for name, value in pairs(tables))
 
 
-def _set(nodes: NodeMap, name: str, wanted: Value) -> Setting:
+def _set(nodes: NodeMap, name: str, wanted: Value) -> FeatureSetting:
     key = f"camera.features.{name}"
     node = nodes.node(name)
     if node is None:
@@ -124,14 +124,14 @@ def _set(nodes: NodeMap, name: str, wanted: Value) -> Setting:
         raise CameraError(f"{key}: {wanted}: it cannot be written now; {_CAUSES}")
     try:
         nodes.write(node, value)
-    except Refused as error:
+    except FeatureRefused as error:
         why = " ".join(str(error).split())
         raise CameraError(f"{key}: {wanted}: the camera refuses: {why}; {_CAUSES}") from None
     after = None if node.kind == "command" else nodes.node(name)
     got = after.value if after else None
     if node.kind in ("integer", "enumeration", "boolean") and got not in (None, value):
         raise CameraError(f"{key}: {wanted}: the camera took {got} instead; give a value it takes")
-    return Setting(name=name, wanted=wanted, value=got, unit=node.unit)
+    return FeatureSetting(name=name, wanted=wanted, value=got, unit=node.unit)
 
 
 def _fit(node: Node, wanted: Value, key: str) -> Value:

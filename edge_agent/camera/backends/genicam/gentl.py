@@ -16,8 +16,14 @@ import numpy as np
 
 from edge_agent.camera.backends.genicam import features
 from edge_agent.camera.backends.genicam.block_ids import BlockCount
-from edge_agent.camera.backends.genicam.discovery import Found, choose
-from edge_agent.camera.backends.genicam.features import Kind, Node, Opened, Refused, Value
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera, choose
+from edge_agent.camera.backends.genicam.features import (
+    FeatureRefused,
+    FeatureReport,
+    Kind,
+    Node,
+    Value,
+)
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.config.camera import GentlCamera
 from edge_agent.errors import CameraError
@@ -46,7 +52,7 @@ _KINDS: dict[str, Kind] = {
 }
 
 
-def devices(cti: str) -> list[Found]:
+def devices(cti: str) -> list[DiscoveredCamera]:
     """All that a producer finds. Raises CameraError."""
     harvester = _loaded(cti)
     try:
@@ -55,7 +61,7 @@ def devices(cti: str) -> list[Found]:
         harvester.reset()
 
 
-class Gentl:
+class GentlBackend:
     live = True
 
     def __init__(self, config: GentlCamera) -> None:
@@ -93,7 +99,7 @@ class Gentl:
         settings = features.apply(nodes, config.features)
         pixel_format = features.pixel_format(nodes)
         self._ids = BlockCount(wraps=self._device_type() == _GEV)
-        self.opened = Opened(
+        self.opened = FeatureReport(
             camera=found,
             settings=settings,
             pixel_format=pixel_format,
@@ -231,7 +237,7 @@ class GenapiNodes:
             else:
                 one.value = value
         except Exception as error:  # genapi's errors have no common base but this
-            raise Refused(_said(error)) from None
+            raise FeatureRefused(_said(error)) from None
 
 
 def _loaded(cti: str) -> Any:
@@ -256,11 +262,11 @@ def _loaded(cti: str) -> Any:
     return harvester
 
 
-def _found(device: Any) -> Found:
+def _found(device: Any) -> DiscoveredCamera:
     def text(name: str) -> str:
         return str(_ask(device, name) or "")
 
-    return Found(
+    return DiscoveredCamera(
         kind="gentl",
         transport=text("tl_type"),
         serial=text("serial_number"),

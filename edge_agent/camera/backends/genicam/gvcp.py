@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 
 PORT = 3956
 _KEY, _DISCOVERY, _DISCOVERY_ACK = 0x42, 0x0002, 0x0003
@@ -55,8 +55,8 @@ class GigeDevice:
     interface: Interface | None = None
 
     @property
-    def found(self) -> Found:
-        return Found(
+    def found(self) -> DiscoveredCamera:
+        return DiscoveredCamera(
             kind="genicam",
             transport="gige",
             serial=self.serial,

@@ -11,8 +11,8 @@ import ipaddress
 from typing import Any
 
 from edge_agent.camera.backends.genicam import gvcp
-from edge_agent.camera.backends.genicam.discovery import Found, choose
-from edge_agent.camera.backends.genicam.features import Kind, Node, Refused, Value
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera, choose
+from edge_agent.camera.backends.genicam.features import FeatureRefused, Kind, Node, Value
 from edge_agent.camera.base import CameraLost, LossReason
 from edge_agent.config.camera import GenicamCamera
 from edge_agent.errors import CameraError
@@ -49,7 +49,7 @@ def library() -> Any:
     return viva
 
 
-def devices(config: GenicamCamera | None = None, wait_s: float = 0.3) -> list[Found]:
+def devices(config: GenicamCamera | None = None, wait_s: float = 0.3) -> list[DiscoveredCamera]:
     """On all wires, or on the one of the configuration."""
     if config is None or config.transport == "gige":
         found = [one.found for one in gvcp.discover(wait_s, config.interface if config else "")]
@@ -67,8 +67,8 @@ def _usb_devices() -> list[Any]:
         return []
 
 
-def _usb(one: Any) -> Found:
-    return Found(
+def _usb(one: Any) -> DiscoveredCamera:
+    return DiscoveredCamera(
         kind="genicam",
         transport="usb3",
         serial=one.serial or "",
@@ -79,7 +79,7 @@ def _usb(one: Any) -> Found:
     )
 
 
-def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, Found]:
+def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, DiscoveredCamera]:
     """The camera, and what it is. `monitor`: read only, beside whoever controls it."""
     _check(config)
     wanted = {"serial": config.serial, "user_name": config.user_name}
@@ -125,7 +125,7 @@ def _foreign(ip: str, own: list[gvcp.Interface]) -> str:
     )
 
 
-def _device(found: Found) -> Any:
+def _device(found: DiscoveredCamera) -> Any:
     """The library's own handle; only its discovery makes one."""
     for one in library().discover(timeout_ms=250, iface=found.interface or None, all=True):
         if one.ip == found.ip:
@@ -133,7 +133,7 @@ def _device(found: Found) -> Any:
     raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: answered once, and then no more")
 
 
-def _connect_gige(device: Any, found: Found, *, monitor: bool) -> Any:
+def _connect_gige(device: Any, found: DiscoveredCamera, *, monitor: bool) -> Any:
     try:
         return library().connect_gige(device, monitor=monitor)
     except library().GenicamError as error:
@@ -158,7 +158,7 @@ def _is_controlled(device: Any) -> bool:
     return False
 
 
-def _connect_usb(found: Found) -> Any:
+def _connect_usb(found: DiscoveredCamera) -> Any:
     for one in _usb_devices():
         if (one.serial or "") == found.serial and f"usb {one.bus}:{one.address}" == found.device_id:
             try:
@@ -168,7 +168,9 @@ def _connect_usb(found: Found) -> Any:
     raise CameraLost(LossReason.NO_ANSWER, f"camera {found}: was there, and is no more")
 
 
-def _with_heartbeat(camera: Any, device: Any, found: Found, config: GenicamCamera) -> Any:
+def _with_heartbeat(
+    camera: Any, device: Any, found: DiscoveredCamera, config: GenicamCamera
+) -> Any:
     """The library reads the timeout when it connects, and keeps control by that."""
     if config.heartbeat_ms is None:
         return camera
@@ -187,7 +189,7 @@ def _with_heartbeat(camera: Any, device: Any, found: Found, config: GenicamCamer
     return _connect_gige(device, found, monitor=False)
 
 
-def broken(error: Exception, found: Found, what: str) -> CameraError:
+def broken(error: Exception, found: DiscoveredCamera, what: str) -> CameraError:
     """An error while the camera is opened: is it still there?"""
     why = " ".join(str(error).split())
     if found.ip and not gvcp.answers(found.ip):
@@ -271,4 +273,4 @@ class VivaNodes:
                 case _:
                     camera.set_string(name, value)
         except library().GenicamError as error:
-            raise Refused(str(error)) from None
+            raise FeatureRefused(str(error)) from None

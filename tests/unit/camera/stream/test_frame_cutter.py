@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.camera.stream.frame_cutter import Cutter, Stretch
-from edge_agent.camera.stream.ledger import Hole
+from edge_agent.camera.stream.frame_cutter import FrameCutter, Stretch
+from edge_agent.camera.stream.ledger import MissingLines
 from edge_agent.frame import Frame, Gap, GapReason, Image
 
 WIDTH = 3
@@ -40,8 +40,8 @@ def _hole(
     reason: GapReason = GapReason.CAMERA_LOSS,
     at_ns: int = 0,
     blocks: int = 1,
-) -> Hole:
-    return Hole(
+) -> MissingLines:
+    return MissingLines(
         reason=reason,
         detail="why",
         first_line=first,
@@ -54,14 +54,14 @@ def _hole(
     )
 
 
-def _run(cutter: Cutter, *items: Stretch | Hole) -> list[Frame | Gap]:
+def _run(cutter: FrameCutter, *items: Stretch | MissingLines) -> list[Frame | Gap]:
     return [one for item in items for one in cutter.take(item)] + cutter.flush()
 
 
 def _spans(made: list[Frame | Gap]) -> list[tuple[str, int, int | None]]:
     """Kind, first new line, new lines."""
     return [
-        ("frame", one.first_line + one.repeated_lines, one.new_lines)
+        ("frame", one.first_line + one.overlap_lines, one.new_lines)
         if isinstance(one, Frame)
         else (one.reason.value, one.first_line, one.line_count)
         for one in made
@@ -83,7 +83,7 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
     height: int, overlap: int, pieces: list[tuple[str, int]]
 ) -> None:
     overlap %= height
-    items: list[Stretch | Hole] = []
+    items: list[Stretch | MissingLines] = []
     line = 0
     for kind, count in pieces:
         if kind == "lines":
@@ -91,7 +91,7 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
         else:
             items.append(_hole(line, count if kind == "hole" else None))
         line += 0 if kind == "unknown" else count
-    made = _run(Cutter(height, overlap), *items)
+    made = _run(FrameCutter(height, overlap), *items)
     at, frame_id = 0, 0
     for one in made:
         assert one.frame_id == frame_id
@@ -101,7 +101,7 @@ def test_every_line_is_new_in_one_frame_or_in_one_gap(
             frame_id += one.frame_count
             continue
         frame_id += 1
-        assert one.first_line + one.repeated_lines == at
+        assert one.first_line + one.overlap_lines == at
         assert one.new_lines > 0
         assert one.line_count == height
         np.testing.assert_array_equal(one.image, _lines(one.first_line, height))
@@ -125,8 +125,8 @@ def test_how_the_camera_cuts_makes_no_difference(
     total = sum(cuts)
     ends = np.cumsum(cuts).tolist()
     pieces = [_stretch(end - count, count) for end, count in zip(ends, cuts, strict=True)]
-    one = _run(Cutter(height, overlap), *pieces)
-    other = _run(Cutter(height, overlap), _stretch(0, total))
+    one = _run(FrameCutter(height, overlap), *pieces)
+    other = _run(FrameCutter(height, overlap), _stretch(0, total))
     assert _spans(one) == _spans(other)
     for a, b in zip(one, other, strict=True):
         assert a.frame_id == b.frame_id
@@ -135,7 +135,9 @@ def test_how_the_camera_cuts_makes_no_difference(
 
 
 def test_without_a_height_each_block_is_a_frame() -> None:
-    made = _run(Cutter(), _stretch(0, 5), _stretch(5, 7), _hole(12, 21, blocks=3), _stretch(33, 2))
+    made = _run(
+        FrameCutter(), _stretch(0, 5), _stretch(5, 7), _hole(12, 21, blocks=3), _stretch(33, 2)
+    )
     assert _spans(made) == [
         ("frame", 0, 5),
         ("frame", 5, 7),
@@ -148,7 +150,7 @@ def test_without_a_height_each_block_is_a_frame() -> None:
 
 def test_a_block_of_the_frames_height_is_not_copied() -> None:
     block = _stretch(0, 30)
-    made = Cutter(10).take(block)
+    made = FrameCutter(10).take(block)
     assert [np.shares_memory(f.image, block.image) for f in made if isinstance(f, Frame)] == [
         True,
         True,
@@ -157,8 +159,8 @@ def test_a_block_of_the_frames_height_is_not_copied() -> None:
 
 
 def test_frames_begin_with_the_end_of_the_one_before() -> None:
-    made = _run(Cutter(10, 4), *(_stretch(i, 2) for i in range(0, 22, 2)))
-    assert [(f.first_line, f.repeated_lines) for f in made if isinstance(f, Frame)] == [
+    made = _run(FrameCutter(10, 4), *(_stretch(i, 2) for i in range(0, 22, 2)))
+    assert [(f.first_line, f.overlap_lines) for f in made if isinstance(f, Frame)] == [
         (0, 0),
         (6, 4),
         (12, 4),
@@ -166,7 +168,7 @@ def test_frames_begin_with_the_end_of_the_one_before() -> None:
 
 
 def test_the_last_frame_of_a_run_reaches_back() -> None:
-    made = _run(Cutter(10), _stretch(0, 7), _stretch(7, 7), _hole(14, 5), _stretch(19, 11))
+    made = _run(FrameCutter(10), _stretch(0, 7), _stretch(7, 7), _hole(14, 5), _stretch(19, 11))
     assert _spans(made) == [
         ("frame", 0, 10),
         ("frame", 10, 4),
@@ -176,11 +178,11 @@ def test_the_last_frame_of_a_run_reaches_back() -> None:
     ]
     last = made[-1]
     assert isinstance(last, Frame)
-    assert (last.first_line, last.repeated_lines) == (20, 9)
+    assert (last.first_line, last.overlap_lines) == (20, 9)
 
 
 def test_a_run_shorter_than_a_frame_is_a_gap() -> None:
-    made = _run(Cutter(10), _hole(0, 3), _stretch(3, 9), _hole(12, 4))
+    made = _run(FrameCutter(10), _hole(0, 3), _stretch(3, 9), _hole(12, 4))
     assert _spans(made) == [("camera_loss", 0, 3), ("fragment", 3, 9), ("camera_loss", 12, 4)]
     gap = made[1]
     assert isinstance(gap, Gap)
@@ -195,12 +197,12 @@ def test_another_width_ends_the_run() -> None:
         captured_utc_ns=0,
         captured_monotonic_ns=0,
     )
-    made = _run(Cutter(10), _stretch(0, 15), wide)
+    made = _run(FrameCutter(10), _stretch(0, 15), wide)
     assert _spans(made) == [("frame", 0, 10), ("frame", 10, 5), ("frame", 15, 10)]
 
 
 def test_a_frame_is_dated_by_the_blocks_of_its_ends() -> None:
-    made = _run(Cutter(10), *(_stretch(i, 4) for i in range(0, 20, 4)))
+    made = _run(FrameCutter(10), *(_stretch(i, 4) for i in range(0, 20, 4)))
     one, other = (f for f in made if isinstance(f, Frame))
     assert (one.captured_utc_ns, one.captured_monotonic_ns, one.source) == (1000, 8, "at 0")
     assert (other.captured_utc_ns, other.captured_monotonic_ns, other.source) == (1008, 16, "at 8")
@@ -208,7 +210,7 @@ def test_a_frame_is_dated_by_the_blocks_of_its_ends() -> None:
 
 def test_more_of_the_same_trouble_is_one_gap() -> None:
     holes = [_hole(10 * i, 10, GapReason.BLACK, at_ns=1 + i) for i in range(5)]
-    made = _run(Cutter(), *holes, _stretch(50, 10), _hole(60, 10, GapReason.BLACK))
+    made = _run(FrameCutter(), *holes, _stretch(50, 10), _hole(60, 10, GapReason.BLACK))
     assert _spans(made) == [("black", 0, 50), ("frame", 50, 10), ("black", 60, 10)]
     gap = made[0]
     assert isinstance(gap, Gap)
@@ -217,17 +219,17 @@ def test_more_of_the_same_trouble_is_one_gap() -> None:
 
 def test_but_not_for_longer_than_a_second() -> None:
     holes = [_hole(10 * i, 10, GapReason.BLACK, at_ns=1 + i * SECOND // 2) for i in range(5)]
-    spans = _spans(_run(Cutter(), *holes))
+    spans = _spans(_run(FrameCutter(), *holes))
     assert spans == [("black", 0, 20), ("black", 20, 20), ("black", 40, 10)]
 
 
 def test_a_bad_file_is_a_gap_of_its_own() -> None:
     holes = [_hole(10 * i, 10, GapReason.BAD_FRAME) for i in range(3)]
-    assert len(_run(Cutter(), *holes)) == 3
+    assert len(_run(FrameCutter(), *holes)) == 3
 
 
 def test_a_gap_does_not_wait_for_a_strip_that_stands_still() -> None:
-    cutter = Cutter()
+    cutter = FrameCutter()
     assert cutter.take(_hole(0, 10, at_ns=5)) == []
     assert cutter.settle(5 + SECOND - 1) == []
     assert len(cutter.settle(5 + SECOND)) == 1
@@ -236,4 +238,4 @@ def test_a_gap_does_not_wait_for_a_strip_that_stands_still() -> None:
 
 def test_an_overlap_as_high_as_the_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="10 is not less than the frame's 10 lines"):
-        Cutter(10, 10)
+        FrameCutter(10, 10)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge_agent.camera import StreamCounters
 from edge_agent.camera.backends.genicam.block_ids import BlockIds
 from edge_agent.camera.stream.clock import ClockMap
-from edge_agent.camera.stream.ledger import Hole, Ledger
+from edge_agent.camera.stream.ledger import BlockLedger, MissingLines
 from edge_agent.camera.stream.reconnect import Outage
 from edge_agent.frame import Block, GapReason
 
@@ -37,7 +37,7 @@ def _outage() -> Outage:
     return Outage("no_answer", "gone", 5, 7, 3)
 
 
-def _all(ledger: Ledger, *ids: int) -> list[Hole]:
+def _all(ledger: BlockLedger, *ids: int) -> list[MissingLines]:
     return [hole for i in ids for hole in ledger.take(_block(i), NONE)[0]]
 
 
@@ -45,14 +45,14 @@ def _all(ledger: Ledger, *ids: int) -> list[Hole]:
 
 
 def test_lines_are_numbered_one_after_the_other() -> None:
-    ledger = Ledger(first_block_id=1)
+    ledger = BlockLedger(first_block_id=1)
     places = [ledger.take(_block(i, line_count=n), NONE) for i, n in ((1, 10), (2, 3), (3, 40))]
     assert [holes for holes, _ in places] == [[], [], []]
     assert [placed.first_line for _, placed in places] == [0, 10, 13]
 
 
 def test_ids_that_are_left_out_are_a_hole() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     (hole,) = _all(ledger, 5, 6, 9)
     assert hole.reason is GapReason.CAMERA_LOSS
     assert (hole.first_line, hole.line_count, hole.block_count) == (2 * LINES, 2 * LINES, 2)
@@ -61,13 +61,13 @@ def test_ids_that_are_left_out_are_a_hole() -> None:
 
 
 def test_the_first_blocks_may_be_missing() -> None:
-    (hole,) = _all(Ledger(first_block_id=1), 3)
+    (hole,) = _all(BlockLedger(first_block_id=1), 3)
     assert (hole.first_line, hole.line_count) == (0, 2 * LINES)
-    assert _all(Ledger(first_block_id=None), 3) == []
+    assert _all(BlockLedger(first_block_id=None), 3) == []
 
 
 def test_a_repeated_block_is_dropped() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     assert _all(ledger, 1, 2) == []
     holes, placed = ledger.take(_block(2), NONE)
     assert (holes, placed.first_line) == ([], None)
@@ -76,7 +76,7 @@ def test_a_repeated_block_is_dropped() -> None:
 
 
 def test_a_late_block_was_declared_and_is_dropped_once() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     (hole,) = _all(ledger, 1, 3)
     assert hole.line_count == LINES
     assert ledger.take(_block(2), NONE)[1].first_line is None
@@ -97,7 +97,7 @@ def test_a_late_block_was_declared_and_is_dropped_once() -> None:
 def test_a_camera_that_counts_anew_is_a_hole_of_unknown_length(
     first: tuple[int, int | None], then: tuple[int, int | None]
 ) -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     ledger.take(_block(first[0], camera_ns=first[1]), NONE)
     (hole,), placed = ledger.take(_block(then[0], camera_ns=then[1]), NONE)
     assert (hole.line_count, hole.block_count) == (None, 1)
@@ -107,14 +107,14 @@ def test_a_camera_that_counts_anew_is_a_hole_of_unknown_length(
 
 
 def test_without_ids_the_streams_counter_tells() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     lost = (0, 0, 3, 3, 4)
     holes = [h for n in lost for h in ledger.take(_block(None), StreamCounters(lost_blocks=n))[0]]
     assert [(h.first_line, h.block_count) for h in holes] == [(2 * LINES, 3), (7 * LINES, 1)]
 
 
 def test_what_is_lost_after_the_last_block_is_declared_at_the_end() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     _all(ledger, 1, 3)
     hole = ledger.tail(StreamCounters(lost_blocks=4), 11, 12)
     assert hole is not None
@@ -130,7 +130,7 @@ def test_every_line_is_in_one_block_or_in_one_hole(
     fates: list[tuple[bool, int]], height: int
 ) -> None:
     """Blocks are lost, sent again, or sent late, at random; what the camera made adds up."""
-    ledger = Ledger(first_block_id=0)
+    ledger = BlockLedger(first_block_id=0)
     line, last = 0, -1
     for block_id, (arrives, behind) in enumerate(fates):
         if not arrives:
@@ -153,7 +153,7 @@ def test_every_line_is_in_one_block_or_in_one_hole(
 
 
 def test_an_outage_without_an_encoder_is_of_unknown_length() -> None:
-    ledger = Ledger(first_block_id=1)
+    ledger = BlockLedger(first_block_id=1)
     _all(ledger, 1, 2)
     hole = ledger.resume(_outage(), 1, _block(1, captured_monotonic_ns=4 * SECOND))
     assert (hole.line_count, hole.first_line) == (None, 2 * LINES)
@@ -163,7 +163,7 @@ def test_an_outage_without_an_encoder_is_of_unknown_length() -> None:
 
 
 def test_the_encoder_tells_how_many_lines_an_outage_had() -> None:
-    ledger = Ledger(first_block_id=1, counts_per_line=4)
+    ledger = BlockLedger(first_block_id=1, counts_per_line=4)
     ledger.take(_block(1, encoder_count=1000), NONE)
     hole = ledger.resume(_outage(), 1, _block(1, encoder_count=1000 + 4 * (LINES + 500)))
     assert hole.line_count == 500
@@ -171,13 +171,13 @@ def test_the_encoder_tells_how_many_lines_an_outage_had() -> None:
 
 
 def test_an_encoder_that_was_reset_tells_nothing() -> None:
-    ledger = Ledger(counts_per_line=4)
+    ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=1000), NONE)
     assert ledger.resume(_outage(), None, _block(1, encoder_count=0)).line_count is None
 
 
 def test_a_hole_has_the_encoders_range() -> None:
-    ledger = Ledger(counts_per_line=2)
+    ledger = BlockLedger(counts_per_line=2)
     ledger.take(_block(1, encoder_count=0), NONE)
     (hole,), placed = ledger.take(_block(3, encoder_count=4 * LINES), NONE)
     assert (hole.encoder_count, hole.encoder_end) == (2 * LINES, 4 * LINES)
@@ -185,7 +185,7 @@ def test_a_hole_has_the_encoders_range() -> None:
 
 
 def test_what_the_encoder_counts_a_line_is_seen_where_nobody_says_it() -> None:
-    ledger = Ledger()
+    ledger = BlockLedger()
     for i in (1, 2):
         _, placed = ledger.take(_block(i, encoder_count=3 * LINES * i), NONE)
     assert placed.encoder_end == 3 * LINES * 3
@@ -198,7 +198,7 @@ def test_what_the_encoder_counts_a_line_is_seen_where_nobody_says_it() -> None:
     [(4 * LINES, True), (4 * LINES + 2, True), (4 * LINES + 12, False), (2 * LINES, False)],
 )
 def test_a_line_rate_that_does_not_fit_the_encoder_is_told(advance: int, fits: bool) -> None:
-    ledger = Ledger(counts_per_line=4)
+    ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=100), NONE)
     _, placed = ledger.take(_block(2, encoder_count=100 + advance), NONE)
     assert (placed.misfit == "") is fits
@@ -207,7 +207,7 @@ def test_a_line_rate_that_does_not_fit_the_encoder_is_told(advance: int, fits: b
 
 
 def test_a_strip_that_turns_back_does_not_fit_and_a_wrap_does() -> None:
-    ledger = Ledger(counts_per_line=4)
+    ledger = BlockLedger(counts_per_line=4)
     ledger.take(_block(1, encoder_count=2**32 - 2 * LINES), NONE)
     assert ledger.take(_block(2, encoder_count=2 * LINES), NONE)[1].misfit == ""
     assert "-148" in ledger.take(_block(3, encoder_count=2 * LINES - 148), NONE)[1].misfit

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.camera import Backend, CameraLost, EndOfStream, LossReason
 from edge_agent.camera.line_camera import LineCamera
-from edge_agent.camera.stream.reconnect import Outage, Returning
+from edge_agent.camera.stream.reconnect import Outage, ReconnectingBackend
 from edge_agent.errors import CameraError
 from edge_agent.frame import Frame, Gap
 from tests.support.scripted import Scripted, block
@@ -44,13 +44,17 @@ def _opener(*openings: Backend | Exception) -> Callable[[], Backend]:
     return open_one
 
 
-def _returning(*openings: Backend | Exception, wait: bool = False) -> tuple[Returning, Clock]:
+def _returning(
+    *openings: Backend | Exception, wait: bool = False
+) -> tuple[ReconnectingBackend, Clock]:
     clock = Clock()
-    made = Returning(_opener(*openings), wait=wait, now_s=lambda: clock.now, sleep=clock.sleep)
+    made = ReconnectingBackend(
+        _opener(*openings), wait=wait, now_s=lambda: clock.now, sleep=clock.sleep
+    )
     return made, clock
 
 
-def _until_told(source: Returning) -> Outage:
+def _until_told(source: ReconnectingBackend) -> Outage:
     for _ in range(10_000):
         taken = source.grab(0.5)
         if isinstance(taken, Outage):

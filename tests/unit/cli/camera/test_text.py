@@ -8,15 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.camera.backends.genicam.discovery import Found
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 from edge_agent.camera.backends.genicam.features import Node
 from edge_agent.camera.commissioning import exposure
 from edge_agent.cli.camera import text
 
 
 def test_found_cameras_are_one_a_line() -> None:
-    usb = Found(kind="v4l2", model="Webcam", device_id="/dev/video0")
-    gige = Found(kind="genicam", transport="gige", serial="7", ip="10.0.0.9", note="elsewhere")
+    usb = DiscoveredCamera(kind="v4l2", model="Webcam", device_id="/dev/video0")
+    gige = DiscoveredCamera(
+        kind="genicam", transport="gige", serial="7", ip="10.0.0.9", note="elsewhere"
+    )
     first, second = text.found([usb, gige]).splitlines()
     assert first.startswith("v4l2 -: ")
     assert second.endswith("serial 7, 10.0.0.9  (elsewhere)")
@@ -34,17 +36,17 @@ def test_found_cameras_are_one_a_line() -> None:
     ],
 )
 def test_a_feature_is_one_line_without_what_it_has_not(node: Node, line: str) -> None:
-    plain = text.Plain(kind="video", pixel_format="Mono8", width_px=8, height_px=None)
-    *before, last = text.looked(text.Looked(plain, (node,))).splitlines()
+    plain = text.CameraFirstBlock(kind="video", pixel_format="Mono8", width_px=8, height_px=None)
+    *before, last = text.looked(text.CameraInfo(plain, (node,))).splitlines()
     assert before == ["kind: video", "pixel_format: Mono8", "width_px: 8", "height_px: None"]
     assert line.strip() in " ".join(last.split())
     assert last == last.rstrip()
-    shown = json.loads(text.looked_as_json(text.Looked(plain, (node,))))
+    shown = json.loads(text.looked_as_json(text.CameraInfo(plain, (node,))))
     assert (shown["height_px"], shown["features"]["A"]["value"]) == (None, node.value)
 
 
 def test_live_leaves_out_light_and_focus_where_no_frame_came() -> None:
-    none = text.Live(
+    none = text.LiveStatistics(
         state="lost",
         blocks_per_second=None,
         lines_per_second=None,

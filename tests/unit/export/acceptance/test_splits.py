@@ -41,7 +41,7 @@ def _made(
     old: list[bool],
     known: bool = True,
     limit: int = 1000,
-) -> splits.Sets:
+) -> splits.AcceptanceSets:
     return splits.make(
         Names(kinds), np.array(groups), np.array(old), known=known, limits=[limit] * 4
     )
@@ -97,7 +97,7 @@ def test_a_common_class_does_not_push_out_a_rare_one() -> None:
     ("kinds", "where", "named"),
     [
         ([(False, ())] * 16, "--data", "range set: no defective image"),
-        ([(True, (1,))] * 32, "--data", "search set: no sound image"),
+        ([(True, (1,))] * 32, "--data", "search set: no defect-free image"),
         ([(True, (1,)), (False, ())] * 4, "--data", "range set: 2 images"),
     ],
 )

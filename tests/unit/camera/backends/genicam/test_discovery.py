@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.camera.backends.genicam.discovery import Found, choose
+from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera, choose
 from edge_agent.camera.base import CameraLost, LossReason
 from edge_agent.errors import CameraError
 
-_TOP = Found(kind="genicam", serial="1", user_name="strip", mac="00:30:53:00:00:01", ip="10.0.0.1")
-_BOTTOM = Found(
+_TOP = DiscoveredCamera(
+    kind="genicam", serial="1", user_name="strip", mac="00:30:53:00:00:01", ip="10.0.0.1"
+)
+_BOTTOM = DiscoveredCamera(
     kind="genicam", serial="2", user_name="strip", mac="00:30:53:00:00:02", ip="10.0.0.2"
 )
 
