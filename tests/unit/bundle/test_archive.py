@@ -6,8 +6,6 @@ import json
 import random
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -80,18 +78,6 @@ def test_it_holds_the_bundle_and_nothing_else(folder: Path, packed: Path) -> Non
         assert {*names} == {p.name for p in folder.iterdir()} - {"report.html"}
         assert all(archive.read(n) == (folder / n).read_bytes() for n in names)
     assert _load(packed).sha256 == reader.load(folder).sha256
-
-
-def test_same_bundle_same_bytes(folder: Path, packed: Path, tmp_path: Path) -> None:
-    # As other processes make it, from a copy of another time and with other modes.
-    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
-    (copy / "bundle.json").chmod(0o600)
-    again = tmp_path / "again.linegate"
-    command = [sys.executable, "-m", "export", "pack", str(copy), "--out", str(again)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert again.read_bytes() == packed.read_bytes()
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_the_agent_takes_it_and_leaves_nothing_behind(
