@@ -22,7 +22,7 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c
 SERVICE_PYTHON ?= /usr/bin/python3
 
 .PHONY: demo test check chaos soak setup setup-edge clean system-demo system-test system-systemd
-.PHONY: install uninstall deb test-systemd audit help docs figures hooks
+.PHONY: install uninstall deb test-systemd audit help docs figures hooks test-fast test-all coverage
 # Two apt-get or two pip at a time would only hinder each other.
 .NOTPARALLEL:
 
@@ -32,8 +32,27 @@ help:  ## this list
 demo: .venv/.stamp-demo | system-demo  ## the whole way from a trained model to alerts on a broker (DEMO_SECONDS=)
 	@.venv/bin/python -m benchmarks.demo --seconds $(DEMO_SECONDS)
 
+# Two processes, since this is meant for two cores; a file stays whole, so that what it shares by
+# module is made once. A change of TEST_PROCESSES to 0 runs all in one.
+TEST_PROCESSES ?= 2
+parallel = -n $(TEST_PROCESSES) --dist loadfile
+
 test: .venv/.stamp-dev | system-test  ## the tests
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(parallel) -m "not long"
+
+test-all: .venv/.stamp-dev | system-test  ## the tests, and those that take many minutes
+	.venv/bin/python -m pytest $(parallel)
+
+# No package of the distribution: a unit test starts nothing. Tests by themselves, not by file,
+# because the long ones lie together.
+test-fast: .venv/.stamp-dev  ## the unit tests, under a minute
+	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
+	    --hypothesis-profile=derandomised
+
+# Of the unit tests alone: what processes and real brokers reach is proved in other tiers.
+coverage: .venv/.stamp-dev  ## the lines of the agent that the unit tests run
+	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
+	    --hypothesis-profile=derandomised --cov=edge_agent --cov-report=term:skip-covered
 
 check: .venv/.stamp-dev  ## linter, formatter, types, layers, known vulnerabilities
 	.venv/bin/ruff check
@@ -77,10 +96,10 @@ test-systemd: .venv/.stamp-dev build/deb/.built | system-test system-systemd  ##
 	fi
 
 chaos: .venv/.stamp-dev | system-test  ## 20 minutes of faults around an agent (CHAOS_SECONDS=, SEED=), then the promises
-	.venv/bin/python tests/faults/chaos.py --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+	.venv/bin/python -m tests.support.chaos --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
 
 soak: .venv/.stamp-dev | system-test  ## 30 minutes without faults: memory and files over time (SOAK_SECONDS=)
-	.venv/bin/python tests/faults/chaos.py --soak --seconds $(SOAK_SECONDS)
+	.venv/bin/python -m tests.support.chaos --soak --seconds $(SOAK_SECONDS)
 
 setup: .venv/.stamp-dev  ## what tests and checks need, in .venv
 

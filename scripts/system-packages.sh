@@ -54,7 +54,7 @@ if [ "$1" = test ]; then
     /usr/bin/python3 -c "$rtsp" 2>/dev/null ||
         missing="$missing python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
     have systemd-analyze || missing="$missing systemd"
-    # Builds the faulty disk of tests/faults.
+    # Builds the faulty disk of tests/support.
     have cc || missing="$missing gcc libc6-dev"
     # Ubuntu has it only as a snap, which sees no folder of ours: the page's test is skipped there.
     have chromium || ! grep -qx ID=debian /etc/os-release || missing="$missing chromium"

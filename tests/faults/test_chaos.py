@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import chaos
 import pytest
+
+from tests.support import chaos
 
 SEED = 20
 """Fixed here, so that a red run can be done again; `make chaos` draws a new one each time."""
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.system
 @pytest.mark.faults
 def test_every_event_arrives_or_is_declared_whatever_fails(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).with_name("faultydisk.c")
+from tests.support.paths import SUPPORT
+
+SOURCE = SUPPORT / "faultydisk.c"
 
 pytestmark = [pytest.mark.system, pytest.mark.faults]
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import packets
 import pytest
-from scripted_broker import Broker, Visit
 
 from edge_agent.config import config as configs
 from edge_agent.config.config import MqttConfig
@@ -31,6 +29,8 @@ from edge_agent.errors import ConfigError
 from edge_agent.frame import GapReason
 from edge_agent.messages.events import GapEvent
 from edge_agent.messages.state import StateDocument
+from tests.support import packets
+from tests.support.scripted_broker import Broker, Visit
 
 BOOT = "b" * 32
 BASE = "linegate/site/line/agent"

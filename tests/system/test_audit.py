@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "audit.py"
+from tests.support.paths import ROOT
+
+SCRIPT = ROOT / "scripts" / "audit.py"
 WELL = {"name": "numpy", "version": "1.26.4", "vulns": []}
 HOLED = {
     "name": "paho-mqtt",

@@ -7,10 +7,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from chromium import DESK, PHONE, Browser, look
 from keras import layers
 
 from export.__main__ import main
+from tests.support.chromium import DESK, PHONE, Browser, look
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 

@@ -11,8 +11,8 @@ from benchmarks import accuracy, demo
 from edge_agent.bundle import reader
 from edge_agent.messages import events
 from edge_agent.messages import schema as messages_schema
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "training" / "reference"
 LABELS = ("onnx-float32", "onnx-int8", "tflite-float32", "tflite-int8")
 

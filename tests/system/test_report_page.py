@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import DESK, PHONE, Browser, look
 
 from edge_agent.config.camera import SimulatedCamera
 from edge_agent.simulation.dataset import write
+from tests.support.chromium import DESK, PHONE, Browser, look
+from tests.support.paths import ROOT
 from training.__main__ import main
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
-REFERENCE = Path(__file__).resolve().parents[2] / "training" / "reference"
+REFERENCE = ROOT / "training" / "reference"
 
 
 @pytest.fixture(scope="module")

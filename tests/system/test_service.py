@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 UNIT = "linegate-agent.service"
 MACHINE, PACKAGE = os.environ.get("LINEGATE_MACHINE"), os.environ.get("LINEGATE_PACKAGE")
 WATCHDOG_S = 6

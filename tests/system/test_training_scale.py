@@ -63,6 +63,7 @@ def test_full_width_networks_train_save_load_and_export(stage: str, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_training_on_10000_frames_stays_under_6_gb(tmp_path: Path) -> None:
     frames = tmp_path / "data" / "train_images"

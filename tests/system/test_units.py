@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import config
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "systemd" / "linegate-agent.service"
 DROP_INS = sorted((ROOT / "systemd" / "drop-ins").glob("*.conf"))
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.sh"), *(ROOT / "systemd" / "deb").glob("p*")])
