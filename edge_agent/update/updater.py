@@ -27,7 +27,8 @@ from edge_agent.update.probation import Probation
 from edge_agent.update.record import BundleSlot, StaleRecord, UpdateError, UpdateRecord
 from edge_agent.update.shadow import rehearse
 from edge_agent.update.startup import Load, StartupBundle
-from edge_agent.update.trial_process import TrialBundle, open_picked
+from edge_agent.update.trial_process import TrialBundle
+from edge_agent.update.trial_worker import open_picked
 
 _POLL_S = 0.5
 _AGAIN_S = 5.0

@@ -109,7 +109,7 @@ def test_a_process_that_hangs_is_not_waited_for(tiny_bundle: Path) -> None:
         assert sandbox.ready().refusal == ""
         os.kill(sandbox.pid, signal.SIGSTOP)
         sandbox._stall_s = 0.5
-        with pytest.raises(TrialProcessError, match="says nothing for 0 s: it hangs"):
+        with pytest.raises(TrialProcessError, match="no answer for 0 s: it hangs"):
             sandbox.look(frame(spotted()))
         pid = sandbox.pid
     with pytest.raises(ProcessLookupError):
@@ -123,14 +123,17 @@ def test_who_waits_can_be_called_away(tiny_bundle: Path) -> None:
     def go_on() -> None:
         raise Enough
 
-    with pytest.raises(Enough):
-        TrialProcess(begin(tiny_bundle, tiny_bundle), go_on)
+    with (
+        TrialProcess(begin(tiny_bundle, tiny_bundle), go_on) as sandbox,
+        pytest.raises(Enough),
+    ):
+        sandbox.ready()
 
 
 def test_bytes_that_are_no_answer_are_said_to_be_none(tiny_bundle: Path) -> None:
     with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
-        sandbox._read = lambda size: b"\xff" * size  # type: ignore[method-assign]
-        with pytest.raises(TrialProcessError, match="says what is no answer"):
+        sandbox._exchange = lambda *_: b"\xff" * 9  # type: ignore[method-assign]
+        with pytest.raises(TrialProcessError, match="invalid reply from the trial process"):
             sandbox.ready()
 
 
@@ -138,7 +141,5 @@ def test_the_process_ends_with_who_began_it(tiny_bundle: Path) -> None:
     """An agent that is killed leaves its end of the pipe closed."""
     with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as sandbox:
         assert sandbox.ready().refusal == ""
-        stdin = sandbox._process.stdin
-        assert stdin is not None
-        stdin.close()
+        sandbox._connection.close()
         assert sandbox._process.wait(60) == 0
