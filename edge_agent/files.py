@@ -1,20 +1,39 @@
-"""Small files of ours that outlive a power cut, and are read back with distrust.
-
-Whoever replaces a file writes a new one beside it with `write` or `write_json`, moves it to the
-name, then calls `sync_folder`: the name then stands for the old content or the new, never for half
-of it.
-"""
+"""Files that are replaced as a whole, outlive a power cut, and are read back with distrust."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 _T = TypeVar("_T")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a name beside `path` to write a file to; move that file to `path` at the end.
+
+    `path` then has the old content or the new, never half of it, and after an error the old. It is
+    the new one after a power cut too, unless `durable` is false. One writer at a time. Raises
+    OSError.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        if durable:
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+        new.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
