@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import msgspec
 
+from edge_agent.errors import one_line
+
 _T = TypeVar("_T")
 
 
@@ -65,7 +67,7 @@ def read_json(path: Path, kind: type[_T], max_bytes: int) -> _T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"damaged ({' '.join(str(error).split())})") from None
+        raise ValueError(f"damaged ({one_line(error)})") from None
 
 
 def set_aside(path: Path) -> Path:

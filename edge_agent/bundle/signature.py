@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from edge_agent.errors import BundleError, ConfigError
+from edge_agent.errors import BundleError, ConfigError, one_line
 
 SIGNATURE = "bundle.sig"
 MAX_BYTES = 4096
@@ -67,7 +67,7 @@ def parse(raw: bytes, path: Path) -> Signature:
     try:
         return msgspec.json.decode(raw, type=Signature)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise BundleError(f"{path}: not a signature ({why}); sign the bundle again") from None
 
 

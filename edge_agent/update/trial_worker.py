@@ -16,7 +16,7 @@ import numpy as np
 from edge_agent.bundle.golden import Golden
 from edge_agent.bundle.manifest import Bundle, Stage
 from edge_agent.bundle.reader import load
-from edge_agent.errors import BundleError
+from edge_agent.errors import BundleError, first_line
 from edge_agent.frame import ClassMap, Image
 from edge_agent.inspection.models import LoadedBundle, Models
 from edge_agent.inspection.preprocess import tile_boxes
@@ -146,8 +146,7 @@ def _judged(models: Models, image: Image) -> tuple[FrameJudgement, ClassMap | No
             raise ArithmeticError(f"the gate's score is {verdict.score_logit}")
         found = models.segmenter.find(image, verdict.suspect_tiles) if verdict.suspect else ()
     except Exception as error:  # whatever a native library raises
-        first = str(error).splitlines() or [""]
-        return FrameJudgement(error=f"{type(error).__name__}: {first[0]}"[:300]), None
+        return FrameJudgement(error=f"{type(error).__name__}: {first_line(error)}"[:300]), None
     judged_ms = 1000 * (time.perf_counter() - began)
     marks = (class_map(found, (image.shape[0], image.shape[1])) > 0).view(np.uint8)
     return FrameJudgement(suspect=verdict.suspect, defects=len(found), judged_ms=judged_ms), marks
