@@ -5,6 +5,9 @@ manifest and signature is written to the disk before the signature holds, no nam
 manifest is used, and no size that is only declared is believed.
 """
 
+# The checks before zipfile are ours: it reads a list of files of any length into memory, and takes
+# links, folders and compressed entries, which a bundle does not need.
+
 from __future__ import annotations
 
 import hashlib
