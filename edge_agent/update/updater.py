@@ -142,8 +142,7 @@ class Updater(threading.Thread):
             raise _Enough
 
     def _try(self, slot: BundleSlot) -> None:
-        rules = self._config.update
-        record = self._slots.change(lambda r: update.begun(r, slot, rules.attempts, _now()))
+        record = self._slots.change(lambda r: update.begun(r, slot, update.ATTEMPTS, _now()))
         self._tell(record)
         if record.phase != "trying":
             _log.error("update: %s: %s", slot, record.last.reason if record.last else "")
@@ -183,7 +182,6 @@ class Updater(threading.Thread):
                 record = self._slots.stage(
                     before.stages.bundle.folder,
                     trust_of(self._config),
-                    self._config.update.max_bytes,
                     lambda r, copy: update.switched(
                         r, slot, slot_of(copy, forced=before.forced), sha256, report
                     ),

@@ -21,7 +21,7 @@ from typing import Any
 from edge_agent import agent as agents
 from edge_agent.config import config as configs
 from edge_agent.errors import EdgeError
-from edge_agent.update import shadow, trial_process, trial_worker, updater
+from edge_agent.update import record, shadow, trial_process, trial_worker, updater
 from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.staging import stage
 
@@ -81,6 +81,7 @@ def act(request: dict[str, Any], steps: Path) -> None:
 
 def main() -> None:
     updater._POLL_S = 0.02
+    record.ATTEMPTS = 4
     shadow.TrialProcess = InThisProcess  # type: ignore[misc, assignment]
     agents._DRAIN_S = 0.1
     for line in sys.stdin:
