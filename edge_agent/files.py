@@ -46,9 +46,14 @@ def write(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
+def encode_json(value: object) -> bytes:
+    """Return a value as JSON laid out for people: the same value, the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
 def write_json(path: Path, value: msgspec.Struct) -> None:
     """As `write`; laid out for people too."""
-    write(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+    write(path, encode_json(value))
 
 
 def sync_folder(folder: Path) -> None:

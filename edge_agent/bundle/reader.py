@@ -21,6 +21,7 @@ from edge_agent.bundle.manifest import (
 )
 from edge_agent.bundle.signature import MAX_BYTES, SIGNATURE, Trust, verify
 from edge_agent.errors import BundleError, one_line
+from edge_agent.files import encode_json
 
 
 def load(folder: Path, trust: Trust | None = None) -> Bundle:
@@ -85,7 +86,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as it is written to `bundle.json`: the same manifest, the same bytes."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    return encode_json(manifest)
 
 
 def describe(name: str, data: bytes) -> BundleFile:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edge_agent.files import encode_json
 from export.float_comparison import ComparisonRow
 from workshop.machine import cpu_name
 
@@ -48,4 +49,4 @@ def of(rows: Sequence[ComparisonRow]) -> Speed:
 
 def encode(speed: Speed) -> bytes:
     """What is written to `speed.json`."""
-    return msgspec.json.format(msgspec.json.encode(speed), indent=1) + b"\n"
+    return encode_json(speed)
