@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from edge_agent.bundle.manifest import Bundle
 from edge_agent.frame import ClassMap, Image
@@ -19,34 +18,13 @@ from edge_agent.inspection.gate import Gate
 from edge_agent.inspection.runtime import choose
 from edge_agent.inspection.segmenter import Segmenter, class_map
 from edge_agent.simulation.rolled_steel import SteelStrip
+from workshop.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
+from workshop.statistics import Estimate, Share, mean, share
 
 TEST_SEEDS = range(9_000, 10_000)
 """Strips on which no weight, threshold or rule was chosen."""
-FRAME_LINES = 256
 FRAMES_PER_STRIP = 50
-MIN_DEFECT_PX = 500
 _MATCHED_COVER = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """k of n with the exact (Clopper-Pearson) 95 % interval."""
-
-    k: int
-    n: int
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A mean over n frames with its 95 % bootstrap interval (frames drawn anew 2,000 times)."""
-
-    n: int
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +40,7 @@ class Result:
     gate_passed_clean: Share
     matched: Share
     class_right: Share
-    dice: Mean
+    dice: Estimate
     slivers: int
 
 
@@ -85,23 +63,6 @@ class Case:
     @property
     def defect_px(self) -> int:
         return int(np.count_nonzero(self.truth))
-
-
-def share(k: int, n: int) -> Share:
-    if n == 0:
-        return Share(0, 0, float("nan"), 0.0, 1.0)
-    interval = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
-    return Share(k, n, k / n, float(interval.low), float(interval.high))
-
-
-def mean(values: Sequence[float]) -> Mean:
-    sample = np.array(values)
-    if not sample.size:
-        return Mean(0, float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(0)
-    means = sample[rng.integers(0, sample.size, (2000, sample.size))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Mean(sample.size, float(sample.mean()), float(low), float(high))
 
 
 def cases(first_seed: int, frames: int) -> Iterator[Case]:
@@ -235,8 +196,13 @@ def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> 
 
 
 def table(results: Sequence[Result], baseline: Baseline) -> str:
+    def value(one: Share | Estimate) -> str:
+        if one.value is None:
+            return "-"
+        return f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+
     def shown(one: Share) -> str:
-        return f"{one.k}/{one.n} = {one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+        return f"{one.k}/{one.n} = {value(one)}"
 
     lines = []
     for r in results:
@@ -248,8 +214,7 @@ def table(results: Sequence[Result], baseline: Baseline) -> str:
             f"  gate alone: clean on    {shown(r.gate_passed_clean)}",
             f"  defects matched         {shown(r.matched)}",
             f"  class right of matched  {shown(r.class_right)}",
-            f"  mean Dice, defective    {r.dice.value:.4f} [{r.dice.low:.4f}, {r.dice.high:.4f}]"
-            f" over {r.dice.n} frames",
+            f"  mean Dice, defective    {value(r.dice)} over {r.dice.n} frames",
             f"  not judged: {r.slivers} frames with under {MIN_DEFECT_PX} px of defect",
         ]
     lines.append(

@@ -26,9 +26,9 @@ import cv2
 import msgspec
 
 from benchmarks import pictures
-from benchmarks.accuracy import FRAME_LINES, MIN_DEFECT_PX
 from edge_agent.messages.events import GAP_TYPE, CloudEvent, DefectEvent
 from edge_agent.simulation.rolled_steel import SteelStrip
+from workshop.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "training" / "reference"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.bundle.manifest import Bundle
+from edge_agent.errors import first_line
 from edge_agent.inspection.preprocess import inputs
 from edge_agent.inspection.runtime import Runtime, candidates, open_runtime, runs_here
 from edge_agent.inspection.runtime.base import CPU
@@ -61,7 +62,7 @@ def measure(
                 runtime = open_runtime(bundle, one.artifact, threads, one.provider or CPU)
                 ready.append((one.label, runtime))
             except Exception as error:  # a native library may raise anything; it is reported
-                left_out.append(NotTimed(name, one.label, str(error).splitlines()[0]))
+                left_out.append(NotTimed(name, one.label, first_line(error)))
         times = np.empty((len(ready), samples))
         preparing = np.empty(samples)
         for number in range(-warm_up, samples):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from workshop.machine import cpu_fields, cpu_name
 
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
 _LIBRARIES = (
@@ -22,12 +23,7 @@ _LIBRARIES = (
 
 def describe() -> dict[str, Any]:
     """CPU model, the vector extensions that matter to int8, cores, libraries."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    fields = cpu_fields()
     present = set((fields.get("flags") or fields.get("Features") or "").split())
     libraries = {}
     for name in _LIBRARIES:
@@ -36,7 +32,7 @@ def describe() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "cpu": fields.get("model name") or platform.machine(),
+        "cpu": cpu_name(),
         "cpu_flags": [flag for flag in _FLAGS if flag in present],
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),

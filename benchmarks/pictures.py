@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from edge_agent.frame import ClassMap, Image
 from edge_agent.inspection import rle
 from edge_agent.messages.events import DefectEvent
+from workshop.report.pictures import colour as class_colour
 
 Picture = NDArray[np.uint8]
 """BGR, uint8, shape (lines, pixels, 3): what OpenCV writes."""
 
-# Okabe and Ito's colours, told apart by the colour-blind too. BGR.
-_COLOURS = ((0, 159, 230), (233, 180, 86), (115, 158, 0), (167, 121, 204), (0, 94, 213))
 _TRUTH = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -25,7 +24,7 @@ def annotate(image: Image, event: DefectEvent | None, truth: ClassMap) -> Pictur
     """The frame brightened, defects as tinted areas with class and confidence, truth outlined."""
     picture = _bright(image)
     for defect in event.defects if event else ():
-        colour = _COLOURS[(defect.class_id - 1) % len(_COLOURS)]
+        colour = _bgr(defect.class_id)
         mask = rle.decode(defect.mask.runs, (defect.mask.lines, defect.mask.pixels))
         picture[mask] = (0.55 * picture[mask] + 0.45 * np.array(colour)).astype(np.uint8)
     outlines, _ = cv2.findContours(
@@ -33,7 +32,7 @@ def annotate(image: Image, event: DefectEvent | None, truth: ClassMap) -> Pictur
     )
     cv2.drawContours(picture, outlines, -1, _TRUTH, 1)
     for defect in event.defects if event else ():
-        colour = _COLOURS[(defect.class_id - 1) % len(_COLOURS)]
+        colour = _bgr(defect.class_id)
         box = defect.box_px
         cv2.rectangle(
             picture, (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1), colour, 2
@@ -69,6 +68,11 @@ def _cell(caption: str, picture: Picture, size: tuple[int, int]) -> Picture:
     bar = np.zeros((22, size[0], 3), np.uint8)
     _text(bar, caption, (4, 16), (200, 200, 200), scale=0.45)
     return np.vstack([bar, np.asarray(small, np.uint8)])
+
+
+def _bgr(class_id: int) -> tuple[int, int, int]:
+    red, green, blue = class_colour(class_id)
+    return blue, green, red
 
 
 def _bright(image: Image) -> Picture:

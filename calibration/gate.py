@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from edge_agent import files
 from edge_agent.bundle.manifest import MANIFEST, Artifact, Bundle
 from edge_agent.bundle.reader import encode_manifest
 from edge_agent.bundle.signature import SIGNATURE
@@ -123,10 +123,9 @@ def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
     changed = msgspec.structs.replace(
         manifest, gate=gate, provenance={**manifest.provenance, "gate_threshold": basis}
     )
-    temporary = Path(bundle.folder) / f".{MANIFEST}.new"
     try:
-        temporary.write_bytes(encode_manifest(changed))
-        temporary.replace(bundle.folder / MANIFEST)
+        with files.replacing(bundle.folder / MANIFEST) as new:
+            new.write_bytes(encode_manifest(changed))
         (bundle.folder / SIGNATURE).unlink(missing_ok=True)
     except OSError as error:
         raise WorkshopError(

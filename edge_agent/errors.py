@@ -30,3 +30,16 @@ class BrokerError(EdgeError):
 
 class SpoolError(EdgeError):
     """The person who owns the disk must act."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, where the lines below it are a trace or a page.
+
+    An error without a text gives its type's name.
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's whole text on one line, or its type's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

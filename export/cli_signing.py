@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_agent import files
 from edge_agent.bundle import archive, reader, signature
 from edge_agent.bundle import manifest as bundles
 from edge_agent.cli import kit
@@ -49,11 +50,10 @@ def _sign(args: argparse.Namespace) -> tuple[dict[str, object], str]:
     # Nobody should sign a bundle that no agent would take.
     bundle = reader.load(args.bundle)
     path = args.bundle / signature.SIGNATURE
-    temporary = path.with_name(f".{path.name}.new")
     try:
         raw = (args.bundle / bundles.MANIFEST).read_bytes()
-        temporary.write_bytes(signature.sign(raw, key))
-        temporary.replace(path)
+        with files.replacing(path) as new:
+            new.write_bytes(signature.sign(raw, key))
     except OSError as error:
         raise WorkshopError(f"{path}: {error.strerror}; the bundle must be writable") from None
     return _report(bundle, signature.key_id(key.public_key()))

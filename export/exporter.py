@@ -22,6 +22,7 @@ from edge_agent.inspection.runtime.tflite import TfliteRuntime
 from export import float_comparison, memory
 from export.bundle_writer import ExportedArtifact, tolerance
 from export.conversion import minimum_runtime, onnx, tflite
+from export.conversion.partial_int8 import tflite_int8
 from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
 from workshop.keras_models.load import FloatNetwork
@@ -174,7 +175,8 @@ def converted(source: FloatNetwork, form: Form, float32: bytes, batches: Batches
     if form.format == "onnx":
         return float32 if form.precision == "float32" else onnx.onnx_float16(float32)
     if form.precision == "int8":
-        return tflite.tflite_int8(source, batches)
+        with tflite_int8(source, batches) as int8:
+            return int8.make(())
     return {
         "float32": tflite.tflite_float32,
         "float16": tflite.tflite_float16,

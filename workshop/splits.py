@@ -6,17 +6,20 @@ The list is a CSV file of `file,part`, sorted, so that a split can be read, comp
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workshop.datasets import DataSet
+from workshop.datasets import DataSet, Sample
 from workshop.datasets.files import check_name, read_table
 from workshop.errors import WorkshopError
+
+Floats = NDArray[np.float64]
 
 PARTS = ("train", "validation", "test")
 COLUMNS = ("file", "part")
@@ -52,24 +55,49 @@ def split(
     seed: int = 0,
     groups: NDArray[np.int64] | None = None,
 ) -> Split:
-    """Split so that each class is shared out by `fractions` (training, validation, test).
+    """Split by `fractions` (training, validation, test) and class, see `share_out`.
 
-    The class of a sample is its first; defect-free is one too, and so is defective of no class.
-    Samples of one group (see `workshop.near_duplicates.groups`) come into one part. The rarest
-    class is shared out first, its largest group first, each to the part that lacks most; `seed`
-    breaks ties.
+    Samples of one group (see `workshop.near_duplicates.groups`) come into one part.
     """
     check_fractions(fractions)
     samples = dataset.samples
-    strata = [(s.class_ids or (-1 if s.defective else 0,))[0] for s in samples]
     numbers = list(range(len(samples))) if groups is None else groups.tolist()
     if len(numbers) != len(samples):
         raise ValueError(f"{len(numbers)} group numbers for {len(samples)} samples")
+    parts = share_out([stratum(s) for s in samples], numbers, fractions, seed=seed)
+    return Split(*(tuple(sorted(samples[i].name for i in part)) for part in parts))
+
+
+def stratum(sample: Sample) -> int:
+    """Return the class of a sample: its first, 0 for defect-free, -1 for defective of no class."""
+    return (sample.class_ids or (-1 if sample.defective else 0,))[0]
+
+
+def share_out(
+    strata: Sequence[int],
+    groups: Sequence[int],
+    fractions: Sequence[float],
+    *,
+    seed: int = 0,
+    part_of: Callable[[Floats, list[int]], int] = lambda lack, _: int(lack.argmax()),
+) -> list[list[int]]:
+    """Share out sample indices, so that each part has its fraction of each class.
+
+    The rarest class comes first, its largest group first.
+
+    Args:
+        strata: The class of each sample.
+        groups: The group of each sample; a group comes into one part.
+        fractions: Of each part.
+        seed: Breaks ties. Neighbours in the order of names are often neighbours on the strip.
+        part_of: Chooses the part for the samples of a group from what each part still lacks of
+            the group's rarest class; by default the one that lacks most.
+    """
     members: dict[int, list[int]] = defaultdict(list)
-    for index, number in enumerate(numbers):
+    for index, number in enumerate(groups):
         members[number].append(index)
     counts = {c: strata.count(c) for c in sorted(set(strata))}
-    lacking = {c: np.asarray(fractions) * n for c, n in counts.items()}
+    lacking = {c: np.asarray(fractions, np.float64) * n for c, n in counts.items()}
     order = np.random.default_rng(seed).permutation(len(members))
     units = [list(members.values())[i] for i in order]
     rank = {c: i for i, c in enumerate(sorted(counts, key=lambda c: (counts[c], c)))}
@@ -78,14 +106,14 @@ def split(
         rarest = min(rank[strata[i]] for i in unit)
         return rarest, -sum(rank[strata[i]] == rarest for i in unit)
 
-    parts: tuple[list[str], list[str], list[str]] = ([], [], [])
+    parts: list[list[int]] = [[] for _ in fractions]
     for unit in sorted(units, key=urgency):
         rarest = min((strata[i] for i in unit), key=lambda c: rank[c])
-        part = int(lacking[rarest].argmax())
+        part = part_of(lacking[rarest], unit)
         for index in unit:
             lacking[strata[index]][part] -= 1
-            parts[part].append(samples[index].name)
-    return Split(*(tuple(sorted(part)) for part in parts))
+            parts[part].append(index)
+    return parts
 
 
 def lay(split: Split, dataset: DataSet, *, for_training: bool = False) -> Indices:
@@ -130,30 +158,41 @@ def count(split: Split, dataset: DataSet) -> dict[str, dict[str, int]]:
 
 
 def read(path: Path) -> Split:
-    """A list as `write` makes it. Raises WorkshopError."""
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    """Read a list as `write` makes it. Raises WorkshopError."""
+    parts = read_parts(path, PARTS)
+    return Split(*(tuple(sorted(parts[part])) for part in PARTS))
+
+
+def read_parts(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Read the images of each part of a list, with parts of these names. Raises WorkshopError."""
+    parts: dict[str, list[str]] = {part: [] for part in names}
     seen = set()
     for where, (name, part) in read_table(path, COLUMNS):
         if part not in parts:
-            raise WorkshopError(f"{where}: part {part!r}; write {', '.join(PARTS)}")
+            raise WorkshopError(f"{where}: part {part!r}; write {', '.join(names)}")
         if check_name(name, where) in seen:
             raise WorkshopError(f"{where}: {name} is there twice; give each image one part")
         seen.add(name)
         parts[part].append(name)
     if not seen:
         raise WorkshopError(f"{path}: no images in the list; make it anew")
-    return Split(*(tuple(sorted(parts[part])) for part in PARTS))
+    return parts
+
+
+def text(parts: Mapping[str, Iterable[str]]) -> str:
+    """Return the list of the images of each part, sorted by name."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(COLUMNS)
+    table.writerows(sorted((name, part) for part, names in parts.items() for name in names))
+    return out.getvalue()
 
 
 def write(path: Path, split: Split) -> None:
-    """The list, sorted by name. Raises WorkshopError."""
-    rows = sorted((name, part) for part in PARTS for name in split.part(part))
+    """Write the list of a split. Raises WorkshopError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
-            table.writerows(rows)
+        path.write_text(text({part: split.part(part) for part in PARTS}), encoding="utf-8")
     except OSError as error:
         raise WorkshopError(f"{path}: {error.strerror}; give a file to write") from None
 

@@ -5,6 +5,9 @@ manifest and signature is written to the disk before the signature holds, no nam
 manifest is used, and no size that is only declared is believed.
 """
 
+# The checks before zipfile are ours: it reads a list of files of any length into memory, and takes
+# links, folders and compressed entries, which a bundle does not need.
+
 from __future__ import annotations
 
 import hashlib
@@ -18,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edge_agent import files
 from edge_agent.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, Bundle, BundleFile, Manifest
 from edge_agent.bundle.reader import read_manifest
 from edge_agent.bundle.signature import MAX_BYTES as MAX_SIGNATURE_BYTES
@@ -43,18 +47,18 @@ def pack(bundle: Bundle, out: Path) -> None:
     names = [MANIFEST, *_files(bundle.manifest)]
     if (bundle.folder / SIGNATURE).is_file():
         names.insert(1, SIGNATURE)
-    temporary = out.with_name(f".{out.name}.new")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
+        with (
+            files.replacing(out) as new,
+            zipfile.ZipFile(new, "w", zipfile.ZIP_STORED, allowZip64=False) as archive,
+        ):
             for name in names:
                 entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
                 entry.create_system, entry.external_attr = 3, 0o644 << 16
                 entry.file_size = (bundle.folder / name).stat().st_size
                 with (bundle.folder / name).open("rb") as source, archive.open(entry, "w") as to:
                     shutil.copyfileobj(source, to, 1 << 20)
-        temporary.replace(out)
     except (OSError, zipfile.LargeZipFile) as error:
-        temporary.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or "more than 4 GB, leave out some forms"
         raise BundleError(f"{out}: {why}; give a file that can be written") from None
 
@@ -170,5 +174,5 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, limit
 def _files(manifest: Manifest) -> dict[str, BundleFile]:
     """Of the manifest, by name, in its order."""
     stages = (manifest.gate, manifest.segmenter)
-    files = [manifest.golden, *(one.file for stage in stages for one in stage.artifacts)]
-    return {file.name: file for file in files}
+    named = [manifest.golden, *(one.file for stage in stages for one in stage.artifacts)]
+    return {file.name: file for file in named}

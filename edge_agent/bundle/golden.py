@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import BundleError
+from edge_agent.errors import BundleError, one_line
 from edge_agent.frame import Image
 
 _MAX_BYTES = 1 << 30
@@ -53,7 +53,7 @@ def parse_golden(data: bytes, path: Path) -> Golden:
             images = [_image(archive, entries[k]) for k in sorted(entries) if k[0] == "image"]
             outputs = {k[1]: _array(archive, e) for k, e in entries.items() if k[0] == "output"}
     except Exception as error:  # zipfile, zlib and numpy each raise their own, and MemoryError
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise BundleError(f"{path}: not a golden file ({why}); export again") from None
     return Golden(tuple(images), outputs)
 

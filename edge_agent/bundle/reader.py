@@ -20,7 +20,8 @@ from edge_agent.bundle.manifest import (
     Manifest,
 )
 from edge_agent.bundle.signature import MAX_BYTES, SIGNATURE, Trust, verify
-from edge_agent.errors import BundleError
+from edge_agent.errors import BundleError, one_line
+from edge_agent.files import encode_json
 
 
 def load(folder: Path, trust: Trust | None = None) -> Bundle:
@@ -70,7 +71,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # A key may hold a line break, and msgspec repeats it as it is.
-        why = " ".join(str(error).split())
+        why = one_line(error)
         if why.endswith((".file.name`", ".golden.name`")):
             why += ": a file has a plain name and lies in the bundle's own folder"
         raise BundleError(f"{path}: {why}; export the bundle again") from None
@@ -85,7 +86,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as it is written to `bundle.json`: the same manifest, the same bytes."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    return encode_json(manifest)
 
 
 def describe(name: str, data: bytes) -> BundleFile:

@@ -19,7 +19,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from edge_agent.errors import BundleError, ConfigError
+from edge_agent.errors import BundleError, ConfigError, one_line
+from edge_agent.files import encode_json
 
 SIGNATURE = "bundle.sig"
 MAX_BYTES = 4096
@@ -59,7 +60,7 @@ def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
         key_id=key_id(key.public_key()),
         signature=base64.b64encode(key.sign(_DOMAIN + manifest)).decode(),
     )
-    return msgspec.json.format(msgspec.json.encode(signature), indent=1) + b"\n"
+    return encode_json(signature)
 
 
 def parse(raw: bytes, path: Path) -> Signature:
@@ -67,7 +68,7 @@ def parse(raw: bytes, path: Path) -> Signature:
     try:
         return msgspec.json.decode(raw, type=Signature)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise BundleError(f"{path}: not a signature ({why}); sign the bundle again") from None
 
 

@@ -78,7 +78,8 @@ def remember(state_dir: Path, bundle: Bundle) -> None:
     try:
         if damage:
             _log.error("%s: set aside as %s", path, files.set_aside(path).name)
-        _write(path, _History(highest={**known, manifest.name: now}))
+        with files.replacing(path) as new:
+            files.write_json(new, _History(highest={**known, manifest.name: now}))
     except OSError as error:
         _log.error("%s: %s; that this version ran is not remembered", path, error.strerror)
 
@@ -91,11 +92,3 @@ def _read(path: Path) -> dict[str, BundleVersion]:
         return {}
     except OSError as error:
         raise ValueError(error.strerror) from None
-
-
-def _write(path: Path, ledger: _History) -> None:
-    """Whole or not at all, also when the power goes."""
-    temporary = path.with_name(f".{path.name}.new")
-    files.write_json(temporary, ledger)
-    temporary.replace(path)
-    files.sync_folder(path.parent)

@@ -110,21 +110,15 @@ class HealthConfig(ConfigPart, frozen=True, kw_only=True):
 class UpdateConfig(ConfigPart, frozen=True, kw_only=True):
     """How a staged bundle is judged.
 
-    It is tried on `trial_frames` frames of the line, or on those of `trial_s` seconds if they are
-    20 at least, and must then prove itself on `prove_frames` as the one that runs. `budget_ms`: for
-    gate and segmenter together, in 95 of 100 frames; without it only `max_slowdown` against the
-    running bundle counts. Shares are of the frames. `attempts`: so many crashes are too many.
+    It is tried on `trial_frames` frames of the line and must then prove itself on `prove_frames`
+    as the one that runs. `budget_ms`: for gate and segmenter together, in 95 of 100 frames;
+    without it the running bundle is the measure. `max_turned_share`: of the frames.
     """
 
     trial_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
-    trial_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 600.0
     prove_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
-    attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    max_slowdown: _Positive = 1.5
     budget_ms: _Positive | None = None
-    max_error_share: _Share = 0.0
     max_turned_share: _Share = 1.0
-    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 2 << 30
 
 
 class CommandsConfig(ConfigPart, frozen=True, kw_only=True):

@@ -1,5 +1,8 @@
 """Run-length masks as Kaggle defines them: column-major, counted from 1, "start length ..."."""
 
+# By hand: COCO's mask API counts from the first background pixel and compresses, needs a compiled
+# wheel, and trusts its input. Ours encodes a box of a mask and refuses what does not fit.
+
 from __future__ import annotations
 
 import re

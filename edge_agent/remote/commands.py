@@ -23,7 +23,7 @@ from edge_agent.clock import SYSTEM, Clock
 from edge_agent.config.config import Config
 from edge_agent.config.fields import CommandName
 from edge_agent.delivery.connection_events import Incoming
-from edge_agent.errors import EdgeError
+from edge_agent.errors import EdgeError, one_line
 from edge_agent.frame import Image
 from edge_agent.messages.commands import (
     COMMANDS,
@@ -150,7 +150,7 @@ class CommandReceiver(threading.Thread):
             command = msgspec.json.decode(payload, type=COMMANDS[name])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._counts["refused"] += 1
-            return self._reply(name, "", error=" ".join(str(error).split())[:300])
+            return self._reply(name, "", error=one_line(error)[:300])
         before = self._done.get(command.id)
         if before:
             if before[:2] == (name, payload):

@@ -1,8 +1,7 @@
 """The status as Prometheus reads it, over HTTP; off unless health.metrics_port is given.
 
-The text format has been stable since 2014 and what we say in it is a page of code: a library would
-be one more thing on every box. Requests are answered one after the other from a text made before
-they came: who reads cannot make the agent wait, and a reader who dawdles is cut off.
+The text is prometheus_client's, the server is not: it answers one request after the other from a
+text made before, so that no reader makes the agent wait, and cuts off a reader that is slow.
 """
 
 from __future__ import annotations
@@ -13,11 +12,18 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
 from typing import Any
 
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
 from edge_agent.errors import ConfigError
 from edge_agent.supervision.status_file import AgentStatus
 
 _REQUEST_TIMEOUT_S = 5.0
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsServer:
@@ -36,7 +42,7 @@ class MetricsServer:
                     return
                 text = owner._text
                 self.send_response(200)
-                self.send_header("Content-Type", CONTENT_TYPE)
+                self.send_header("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -65,7 +71,7 @@ class MetricsServer:
             raise
 
     def show(self, status: AgentStatus) -> None:
-        self._text = "".join(f"{line}\n" for line in render(status)).encode()
+        self._text = render(status)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -82,57 +88,66 @@ class _Server(TCPServer):
         """A reader who hung up is no error of ours."""
 
 
-def render(status: AgentStatus) -> Iterator[str]:
-    """The lines of the exposition format, times in seconds as its users expect."""
-    for name, kind, text, samples in _families(status):
-        yield f"# HELP linegate_{name} {text}."
-        yield f"# TYPE linegate_{name} {kind}"
-        for labels, value in samples:
-            inner = ",".join(f'{key}="{_escaped(said)}"' for key, said in labels.items())
-            yield f"linegate_{name}{f'{{{inner}}}' if inner else ''} {value!r}"
+def render(status: AgentStatus) -> bytes:
+    """Return a status in Prometheus' text format."""
+    return generate_latest(_Families(status))
 
 
-_Family = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+class _Families:
+    """The metrics of one status, times in seconds as Prometheus' users expect."""
+
+    def __init__(self, status: AgentStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status, health = self._status, self._status.health
+        yield InfoMetricFamily("linegate", "What runs.", _info(status))
+        for name, text, count in (
+            ("frames_captured", "Frames the camera counted", health.frames_captured),
+            ("frames_inspected", "Frames inspected", health.frames_inspected),
+            ("frames_suspect", "Frames the gate passed on", health.frames_suspect),
+            ("frames_defective", "Frames with a defect", health.frames_defective),
+            ("lines_captured", "Lines the camera counted", health.lines_captured),
+            ("lines_inspected", "Lines inspected", health.lines_inspected),
+            ("events_spooled", "Events handed to the spool", health.events_spooled),
+            ("events_published", "Events the broker acknowledged", health.events_published),
+            ("messages_dropped", "Messages dropped and declared", health.messages_dropped),
+            ("publisher_restarts", "Restarts inside the agent", status.publisher_restarts),
+        ):
+            yield CounterMetricFamily(f"linegate_{name}", f"{text}.", count)
+        streaming = health.camera.state == "streaming"
+        for name, text, value in (
+            ("uptime_seconds", "Since the start", health.uptime_s),
+            ("messages_pending", "Messages not acknowledged yet", health.messages_pending),
+            ("broker_connected", "1 while connected", status.broker_connected),
+            ("camera_streaming", "0 while lost or impaired", streaming),
+            ("spool_on_disk", "0 while the spool is in memory", health.spool == "disk"),
+        ):
+            yield GaugeMetricFamily(f"linegate_{name}", f"{text}.", value)
+        gaps = CounterMetricFamily("linegate_gaps", "Gaps declared.", labels=("reason",))
+        for reason, count in health.gaps.items():
+            gaps.add_metric((reason,), count)
+        age = _stage_gauge("stage_age_seconds", "Since a stage came round.")
+        stuck = _stage_gauge("stage_stuck", "1 while a stage stands still.")
+        for stage, age_s in status.stages.items():
+            age.add_metric((stage,), age_s)
+            stuck.add_metric((stage,), stage in status.stuck)
+        # A gauge: the agent keeps quantiles, and the library's summary has none.
+        latency = _stage_gauge(
+            "latency_seconds", "Of the last 20,000 frames of a stage.", "quantile"
+        )
+        for stage, times in health.latency.items():
+            for quantile, ms in (
+                ("0.5", times.p50_ms),
+                ("0.95", times.p95_ms),
+                ("0.99", times.p99_ms),
+            ):
+                latency.add_metric((stage, quantile), ms / 1000)
+        yield from (gaps, age, stuck, latency)
 
 
-def _families(status: AgentStatus) -> Iterator[_Family]:
-    health = status.health
-    yield "info", "gauge", "What runs", [(_info(status), 1)]
-    for name, text, count in (
-        ("frames_captured", "Frames the camera counted", health.frames_captured),
-        ("frames_inspected", "Frames inspected", health.frames_inspected),
-        ("frames_suspect", "Frames the gate passed on", health.frames_suspect),
-        ("frames_defective", "Frames with a defect", health.frames_defective),
-        ("lines_captured", "Lines the camera counted", health.lines_captured),
-        ("lines_inspected", "Lines inspected", health.lines_inspected),
-        ("events_spooled", "Events handed to the spool", health.events_spooled),
-        ("events_published", "Events the broker acknowledged", health.events_published),
-        ("messages_dropped", "Messages dropped and declared", health.messages_dropped),
-        ("publisher_restarts", "Restarts inside the agent", status.publisher_restarts),
-    ):
-        yield f"{name}_total", "counter", text, [({}, count)]
-    for name, text, value in (
-        ("uptime_seconds", "Since the start", health.uptime_s),
-        ("messages_pending", "Messages not acknowledged yet", health.messages_pending),
-        ("broker_connected", "1 while connected", int(status.broker_connected)),
-        ("camera_streaming", "0 while lost or impaired", int(health.camera.state == "streaming")),
-        ("spool_on_disk", "0 while the spool is in memory", int(health.spool == "disk")),
-    ):
-        yield name, "gauge", text, [({}, value)]
-    reasons: list[tuple[dict[str, str], float]] = [
-        ({"reason": reason}, count) for reason, count in health.gaps.items()
-    ]
-    yield "gaps_total", "counter", "Gaps declared", reasons
-    ages = [({"stage": stage}, age_s) for stage, age_s in status.stages.items()]
-    yield "stage_age_seconds", "gauge", "Since a stage came round", ages
-    stuck = [({"stage": stage}, float(stage in status.stuck)) for stage in status.stages]
-    yield "stage_stuck", "gauge", "1 while a stage stands still", stuck
-    latency = [
-        ({"stage": stage, "quantile": quantile}, ms / 1000)
-        for stage, times in health.latency.items()
-        for quantile, ms in (("0.5", times.p50_ms), ("0.95", times.p95_ms), ("0.99", times.p99_ms))
-    ]
-    yield "latency_seconds", "gauge", "Of the last 20,000 frames of a stage", latency
+def _stage_gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"linegate_{name}", text, labels=("stage", *labels))
 
 
 def _info(status: AgentStatus) -> dict[str, str]:
@@ -147,7 +162,3 @@ def _info(status: AgentStatus) -> dict[str, str]:
         "gate": bundle.gate,
         "segmenter": bundle.segmenter,
     }
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent import files
 from edge_agent.messages.events import BundleRef
 from edge_agent.messages.health import HealthDocument
 
@@ -54,9 +55,9 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(path: Path, status: AgentStatus) -> None:
     """Replace the file as a whole. Raises OSError."""
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(msgspec.json.encode(status))
-    new.replace(path)
+    # Not durable: it says nothing after a power cut, and a sync a second wears a flash card.
+    with files.replacing(path, durable=False) as new:
+        new.write_bytes(msgspec.json.encode(status))
 
 
 def remove(path: Path) -> None:

@@ -1,5 +1,7 @@
 """The service manager's notification protocol: readiness and watchdog."""
 
+# By hand: it is one datagram. The bindings to libsystemd need its headers on every box.
+
 from __future__ import annotations
 
 import contextlib

@@ -27,6 +27,8 @@ from edge_agent.update import failpoints
 from edge_agent.update.record import BundleSlot, UpdateError, UpdateRecord
 
 _MAX_RECORD_BYTES = 1 << 16
+MAX_BUNDLE_BYTES = 2 << 30
+"""Of a bundle; all forms of two large networks take a tenth. The free disk is checked too."""
 _SPARE_BYTES = 64 << 20
 """Left free on the disk, for the spool and the rest of the machine."""
 _LOCK_WAIT_S = 5.0
@@ -92,7 +94,6 @@ class BundleStore:
         self,
         source: Path,
         trust: Trust,
-        max_bytes: int,
         to: Callable[[UpdateRecord, Bundle], UpdateRecord],
     ) -> UpdateRecord:
         """Bring a bundle into the store and write the record that `to` makes of it.
@@ -102,7 +103,7 @@ class BundleStore:
         try:
             self._make_folders()
             with self._locked("staging.lock", 0, "another bundle is being staged"):
-                bundle = self._copied(source, trust, max_bytes)
+                bundle = self._copied(source, trust)
                 with self._locked("lock", _LOCK_WAIT_S, "the record is in use"):
                     before, _ = self._sound()
                     after = to(before, bundle)
@@ -128,16 +129,15 @@ class BundleStore:
 
     # Bundles.
 
-    def _copied(self, source: Path, trust: Trust, max_bytes: int) -> Bundle:
+    def _copied(self, source: Path, trust: Trust) -> Bundle:
         """Only what the manifest names is copied, and the copy is what is verified."""
         manifest = reader.load(source, trust).manifest
         files = [a.file for stage in (manifest.gate, manifest.segmenter) for a in stage.artifacts]
         files.append(manifest.golden)
         size = sum(file.size_bytes for file in files)
-        if size > max_bytes:
+        if size > MAX_BUNDLE_BYTES:
             raise UpdateError(
-                f"{source}: {size} bytes, update.max_bytes allows {max_bytes}; raise it, or export "
-                "fewer artifacts"
+                f"{source}: {size} bytes, more than {MAX_BUNDLE_BYTES}; export fewer artifacts"
             )
         free = shutil.disk_usage(self._root).free
         if size + _SPARE_BYTES > free:

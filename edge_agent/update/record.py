@@ -27,6 +27,9 @@ from edge_agent.bundle.manifest import MAX_VERSION, BundleName, Sha256
 from edge_agent.errors import EdgeError
 from edge_agent.messages.state import TrialReport
 
+ATTEMPTS = 3
+"""Trials, or starts, that may end in a crash: one may be the power's fault, three are not."""
+
 Phase = Literal["idle", "staged", "trying", "proving"]
 Result = Literal["committed", "refused", "rolled_back", "cancelled"]
 _Report = TrialReport | None

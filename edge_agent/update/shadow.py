@@ -82,9 +82,7 @@ def _compared(
     comparison = trial.BundleComparison()
     began_s = time.monotonic()
     with picker.picking():
-        while not trial.is_over(
-            comparison.frames, time.monotonic() - began_s, rules
-        ) and not trial.hopeless(comparison, rules):
+        while not trial.is_over(comparison, time.monotonic() - began_s, rules):
             go_on()
             inspected = picker.take(_FRAME_WAIT_S)
             if inspected is None:

@@ -38,7 +38,7 @@ def stage(config: Config, slots: BundleStore, source: Path, *, force: bool = Fal
 
     trust = trust_of(config)
     with archive.opened(source, trust) as folder:
-        return slots.stage(folder, trust, config.update.max_bytes, candidate)
+        return slots.stage(folder, trust, candidate)
 
 
 def _check_rises(state_dir: Path, bundle: Bundle) -> None:

@@ -80,7 +80,7 @@ def begin(config: Config, slots: BundleStore, load: Load, *, allow_older: bool) 
         back, active = record.candidate, record.active
         record = changed(lambda r: update.switched(r, back, active, r.configured_sha256))
     elif record.phase == "proving":
-        record = changed(lambda r: update.started(r, config.update.attempts, _now()))
+        record = changed(lambda r: update.started(r, update.ATTEMPTS, _now()))
     while record.active:
         slot = record.active
         try:

@@ -28,7 +28,8 @@ from edge_agent.update.probation import Probation
 from edge_agent.update.record import BundleSlot, StaleRecord, UpdateError, UpdateRecord
 from edge_agent.update.shadow import rehearse
 from edge_agent.update.startup import Load, StartupBundle
-from edge_agent.update.trial_process import TrialBundle, open_picked
+from edge_agent.update.trial_process import TrialBundle
+from edge_agent.update.trial_worker import open_picked
 
 _POLL_S = 0.5
 _AGAIN_S = 5.0
@@ -141,8 +142,7 @@ class Updater(threading.Thread):
             raise _Enough
 
     def _try(self, slot: BundleSlot) -> None:
-        rules = self._config.update
-        record = self._slots.change(lambda r: update.begun(r, slot, rules.attempts, _now()))
+        record = self._slots.change(lambda r: update.begun(r, slot, update.ATTEMPTS, _now()))
         self._tell(record)
         if record.phase != "trying":
             _log.error("update: %s: %s", slot, record.last.reason if record.last else "")
@@ -181,7 +181,6 @@ class Updater(threading.Thread):
                 record = self._slots.stage(
                     before.stages.bundle.folder,
                     trust_of(self._config),
-                    self._config.update.max_bytes,
                     lambda r, copy: update.switched(
                         r, slot, slot_of(copy, forced=before.forced), sha256, report
                     ),

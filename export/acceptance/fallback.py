@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.bundle.manifest import Precision
+from edge_agent.errors import first_line
 from export.acceptance import criteria
 from export.acceptance.scoring import Scorer, Scores
 from export.conversion import onnx
@@ -154,7 +155,7 @@ class Fallback:
             try:
                 network = opened(form, data, Path(folder)).run
             except Exception as error:  # every library raises its own
-                fault = _DEAD + (str(error).splitlines() or [type(error).__name__])[0]
+                fault = _DEAD + first_line(error)
             else:
                 (scores,) = self._examiner.ask([network], self._images, what)
                 stage, limits = self._examiner.stage, self._limits

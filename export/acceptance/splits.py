@@ -7,8 +7,6 @@ every form looks better than it is. The list is a CSV file of `file,part`, sorte
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workshop.datasets import DataSet, Sample
-from workshop.datasets.files import check_name, read_table
 from workshop.errors import WorkshopError
+from workshop.splits import read_parts, share_out, stratum
+from workshop.splits import text as list_text
 
 PARTS = ("range", "search", "threshold", "test")
 FRACTIONS = (0.25, 0.25, 0.25, 0.25)
-_COLUMNS = ("file", "part")
 _BARRED = ("threshold", "test")
 _NAMED = 3
 
@@ -59,42 +57,21 @@ def make(
 ) -> AcceptanceSets:
     """Share each class out by FRACTIONS, a group whole; the same data, the same sets.
 
-    The class of a sample is its first. A group with a seen image counts as seen and goes into
-    range or search. The others fill threshold and test first, where it is known what was seen;
-    where it is not, all four. The rarest class comes first, its largest group first. Of more
+    A group with a seen image counts as seen and goes into range or search. The others fill
+    threshold and test first, where it is known what was seen; where it is not, all four. Of more
     images than `limits` (one for each part) the classes are taken in turn and the rest is left out.
     """
-    strata = [_stratum(sample) for sample in dataset.samples]
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, number in enumerate(groups.tolist()):
-        members[number].append(index)
-    counts = {c: strata.count(c) for c in sorted(set(strata))}
-    lacking = {c: np.asarray(FRACTIONS, np.float64) * n for c, n in counts.items()}
-    rank = {c: i for i, c in enumerate(sorted(counts, key=lambda c: (counts[c], c)))}
-    # Neighbours in the order of names are often neighbours on the strip.
-    order = np.random.default_rng(0).permutation(len(members))
-    units = [list(members.values())[i] for i in order]
+    strata = [stratum(sample) for sample in dataset.samples]
 
-    def urgency(unit: list[int]) -> tuple[int, int]:
-        rarest = min(rank[strata[i]] for i in unit)
-        return rarest, -sum(rank[strata[i]] == rarest for i in unit)
+    def part_of(lack: NDArray[np.float64], unit: list[int]) -> int:
+        return _part(lack, seen=bool(seen[unit].any()), known=known)
 
-    parts: tuple[list[int], ...] = ([], [], [], [])
-    for unit in sorted(units, key=urgency):
-        lack = lacking[min((strata[i] for i in unit), key=lambda c: rank[c])]
-        part = _part(lack, seen=bool(seen[unit].any()), known=known)
-        for index in unit:
-            lacking[strata[index]][part] -= 1
-            parts[part].append(index)
+    parts = share_out(strata, groups.tolist(), FRACTIONS, part_of=part_of)
     kept = [
         tuple(sorted(_thinned(part, strata, limit)))
         for part, limit in zip(parts, limits, strict=True)
     ]
     return AcceptanceSets(kept[0], kept[1], kept[2], kept[3], known)
-
-
-def _stratum(sample: Sample) -> int:
-    return (sample.class_ids or (-1 if sample.defective else 0,))[0]
 
 
 def _part(lack: NDArray[np.float64], *, seen: bool, known: bool) -> int:
@@ -116,29 +93,17 @@ def _thinned(part: Sequence[int], strata: Sequence[int], limit: int) -> list[int
 
 
 def read(path: Path, dataset: DataSet, *, known: bool) -> AcceptanceSets:
-    """A list as `text` makes it. Raises WorkshopError for unknown names and names in two parts."""
+    """Read a list as `text` makes it. Raises WorkshopError for mistakes and unknown names."""
     at = {sample.name: index for index, sample in enumerate(dataset.samples)}
-    parts: dict[str, list[int]] = {part: [] for part in PARTS}
-    twice, unknown, given = [], [], set()
-    for where, (name, part) in read_table(path, _COLUMNS):
-        if part not in parts:
-            raise WorkshopError(f"--sets: {where}: part {part!r}; write {', '.join(PARTS)}")
-        if check_name(name, where) in given:
-            twice.append(name)
-        elif name not in at:
-            unknown.append(name)
-        else:
-            parts[part].append(at[name])
-        given.add(name)
-    if twice:
-        raise WorkshopError(
-            f"--sets: {path}: {_names(twice)}: there twice; give each image one part"
-        )
-    if unknown:
+    try:
+        named = read_parts(path, PARTS)
+    except WorkshopError as error:
+        raise WorkshopError(f"--sets: {error}") from None
+    if unknown := [name for names in named.values() for name in names if name not in at]:
         raise WorkshopError(
             f"--sets: {path}: {_names(unknown)}: not in the data; take the rows out"
         )
-    kept = [tuple(sorted(parts[part])) for part in PARTS]
+    kept = [tuple(sorted(at[name] for name in named[part])) for part in PARTS]
     return AcceptanceSets(kept[0], kept[1], kept[2], kept[3], known)
 
 
@@ -191,12 +156,9 @@ def _check_enough(part: str, samples: Sequence[Sample], where: str) -> None:
 
 
 def text(sets: AcceptanceSets, dataset: DataSet) -> bytes:
-    """The list, sorted by name."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(_COLUMNS)
-    table.writerows(sorted((dataset.samples[i].name, p) for p, part in sets.parts() for i in part))
-    return out.getvalue().encode()
+    """Return the list, sorted by name."""
+    names = {part: [dataset.samples[i].name for i in indices] for part, indices in sets.parts()}
+    return list_text(names).encode()
 
 
 def _names(names: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ class TfliteInt8:
 
 @contextmanager
 def tflite_int8(source: FloatNetwork, batches: conversion_batches.Batches) -> Iterator[TfliteInt8]:
-    """The gate's dense layers stay float, as in `convert.tflite_int8`."""
+    """Find the ranges of a network. A gate's dense layers stay float: its logit has no steps."""
     with tflite.int8_converter(source, batches) as converter:
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter,

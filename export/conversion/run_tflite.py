@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.errors import one_line
 from edge_agent.inspection.runtime.tflite import TfliteRuntime
 
 
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
         runtime = TfliteRuntime(Path(file), input_name, output_name, 1, "tflite-runtime")
         got = [runtime.run(one[None])[0] for one in np.load(inputs)]
     except Exception as error:  # the library raises what it likes; the line is the answer
-        print(" ".join(str(error).split()))
+        print(one_line(error))
         return 1
     np.save(outputs, np.stack(got))
     return 0

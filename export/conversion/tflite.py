@@ -1,4 +1,4 @@
-"""Convert a Keras network to TFLite in each precision."""
+"""Convert a Keras network to TFLite; int8 is made in `partial_int8`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from edge_agent.bundle.manifest import Input
-from export.conversion.batches import FLOAT_HEAD, Batches
+from export.conversion.batches import Batches
 from workshop.keras_models.freeze import INPUT, ServingModule
 from workshop.keras_models.load import FloatNetwork
 
@@ -33,14 +33,6 @@ def tflite_dynamic(source: FloatNetwork) -> bytes:
     """Weights as int8, ranges of the activations found at each run: needs no samples."""
     with _converter(source) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return bytes(converter.convert())
-
-
-def tflite_int8(source: FloatNetwork, batches: Batches) -> bytes:
-    """Full int8 between float input and output; the gate's dense layers stay float."""
-    with int8_converter(source, batches) as converter:
-        if source.stage == "gate":
-            return _with_float_head(converter)
         return bytes(converter.convert())
 
 
@@ -66,15 +58,3 @@ def _converter(source: FloatNetwork) -> Iterator[Any]:
         serving = ServingModule(source.function)
         tf.saved_model.save(serving, folder, signatures={"serving_default": serving.serve})
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
-
-
-def _with_float_head(converter: Any) -> bytes:
-    """A gate whose dense layers are not quantised: its logit then has no steps."""
-    debug = tf.lite.experimental
-    options = debug.QuantizationDebugOptions(denylisted_ops=list(FLOAT_HEAD))
-    debugger = debug.QuantizationDebugger(
-        converter=converter,
-        debug_dataset=converter.representative_dataset,
-        debug_options=options,
-    )
-    return bytes(debugger.get_nondebug_quantized_model())

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from edge_agent.files import encode_json
 from edge_agent.version import VERSION
 from export.acceptance import criteria
 from export.acceptance.criteria import Limits
@@ -178,7 +179,7 @@ def _difference(scores: Scores) -> Difference:
 
 def encode(report: ExportReport) -> bytes:
     """What is written to `export.json`."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+    return encode_json(report)
 
 
 def table(report: ExportReport) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
+from edge_agent.files import encode_json
 from export.float_comparison import ComparisonRow
+from workshop.machine import cpu_name
 
 
 class FormTiming(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ def of(rows: Sequence[ComparisonRow]) -> Speed:
     """The times of the comparison: artifact after artifact for each input, so that all of them
     meet the same machine."""
     return Speed(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         threads=len(os.sched_getaffinity(0)),
         timings=tuple(
             FormTiming(
@@ -49,13 +49,4 @@ def of(rows: Sequence[ComparisonRow]) -> Speed:
 
 def encode(speed: Speed) -> bytes:
     """What is written to `speed.json`."""
-    return msgspec.json.format(msgspec.json.encode(speed), indent=1) + b"\n"
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.machine()
+    return encode_json(speed)

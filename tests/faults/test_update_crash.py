@@ -106,7 +106,7 @@ def victim(tmp_path: Path, config_file: Callable[..., Path]) -> Iterator[Victim]
     config = config_file(
         "mqtt://127.0.0.1:1",
         camera={"loop": True},
-        update={"trial_frames": 3, "prove_frames": 3, "max_slowdown": 1000.0, "attempts": 4},
+        update={"trial_frames": 3, "prove_frames": 3, "budget_ms": 60_000.0},
     )
     script = SUPPORT / "update_victim.py"
     with (tmp_path / "stderr").open("w") as stderr:

@@ -21,7 +21,7 @@ from typing import Any
 from edge_agent import agent as agents
 from edge_agent.config import config as configs
 from edge_agent.errors import EdgeError
-from edge_agent.update import failpoints, shadow, trial_process, updater
+from edge_agent.update import failpoints, record, shadow, trial_process, trial_worker, updater
 from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.staging import stage
 
@@ -32,7 +32,7 @@ class InThisProcess:
     """A Sandbox without a process."""
 
     def __init__(self, begin: trial_process.TrialRequest, go_on: Callable[[], None]) -> None:
-        self._ready, self._models = trial_process._open(begin)
+        self._ready, self._models = trial_worker.open_models(begin)
 
     def __enter__(self) -> InThisProcess:
         return self
@@ -44,7 +44,7 @@ class InThisProcess:
 
     def look(self, frame: Any) -> Any:
         assert self._models is not None
-        return trial_process._look(self._models, frame.image, frame.frame_id, 0)
+        return trial_worker.compare(self._models, frame.image, frame.frame_id, 0)
 
 
 def act(request: dict[str, Any], steps: Path) -> None:
@@ -87,6 +87,7 @@ def act_to_its_end(request: dict[str, Any]) -> None:
 
 def main() -> None:
     updater._POLL_S = 0.02
+    record.ATTEMPTS = 4
     shadow.TrialProcess = InThisProcess  # type: ignore[misc, assignment]
     agents._DRAIN_S = 0.1
     for line in sys.stdin:

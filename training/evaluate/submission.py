@@ -5,11 +5,11 @@ One row for each image and class, "name.jpg_3"; the run lengths are empty where 
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from edge_agent import files
 from edge_agent.inspection import rle
 from workshop.datasets import Planes
 from workshop.datasets.files import check_name, class_id_of, read_table
@@ -24,11 +24,13 @@ def write(path: Path, predictions: Iterable[tuple[str, Planes]]) -> int:
     Raises WorkshopError where the file cannot be written or a name is there twice; what was at
     `path` then stays as it was.
     """
-    partial = path.with_name(f"{path.name}.part")
     rows, seen = 0, set()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with (
+            files.replacing(path) as new,
+            new.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for name, planes in predictions:
@@ -38,12 +40,8 @@ def write(path: Path, predictions: Iterable[tuple[str, Planes]]) -> int:
                 for class_id in range(1, planes.shape[2] + 1):
                     table.writerow((f"{name}_{class_id}", rle.encode(planes[:, :, class_id - 1])))
                     rows += 1
-        partial.replace(path)
     except OSError as error:
         raise WorkshopError(f"{path}: {error.strerror}; give a file to write") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return rows
 
 

@@ -46,7 +46,7 @@ def assign(variables: Sequence[keras.Variable], given: Sequence[NDArray[Any]]) -
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Beside it first, then moved over it: a process killed in between leaves the old one."""
+    """Replace the file: a process killed in between leaves the old one."""
     arrays: dict[str, NDArray[Any]] = {
         "progress": np.frombuffer(msgspec.json.encode(checkpoint.progress), np.uint8)
     }
@@ -54,9 +54,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         arrays |= {f"{part}/{k:05d}": value for k, value in enumerate(all_values)}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    temporary = path.with_name(f".{path.name}.new")
-    files.write(temporary, buffer.getbuffer())
-    temporary.replace(path)
+    with files.replacing(path) as new:
+        new.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path) -> Checkpoint:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.bundle.manifest import InputSpec
+from edge_agent.files import encode_json
 from training.config import TrainConfig
 from training.fit.callbacks import LAST
 from training.fit.checkpoint import Progress
@@ -77,7 +78,7 @@ def begin(
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "train.json").write_bytes(_json(begun))
+        (out / "train.json").write_bytes(encode_json(begun))
         write_split(out / "split.csv", split)
     except OSError as error:
         raise WorkshopError(f"--out: {out}: {error.strerror}; give a folder to write to") from None
@@ -118,13 +119,9 @@ def finish(out: Path, progress: Progress, parameters: int, duration_s: float) ->
         "versions": _versions(),
         "history": progress.history,
     }
-    (out / "run.json").write_bytes(_json(figures))
+    (out / "run.json").write_bytes(encode_json(figures))
     _plot(out / "curves.png", progress)
     return figures
-
-
-def _json(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from edge_agent.errors import first_line
 from workshop.errors import WorkshopError
 
 IMAGENET = "imagenet"
@@ -29,7 +30,7 @@ def load(name: str) -> keras.Model | None:
             return resnet50("imagenet")
         except Exception as error:  # urllib, ssl and keras each raise their own
             raise WorkshopError(
-                f"--backbone imagenet: the weights cannot be fetched ({_first_line(error)}); "
+                f"--backbone imagenet: the weights cannot be fetched ({first_line(error)}); "
                 "give a .keras file, or none"
             ) from None
     path = Path(name)
@@ -39,7 +40,7 @@ def load(name: str) -> keras.Model | None:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for a file it does not like
         raise WorkshopError(
-            f"--backbone: {name}: Keras cannot load it: {_first_line(error)}"
+            f"--backbone: {name}: Keras cannot load it: {first_line(error)}"
         ) from None
     shape, out = model.input_shape, model.output_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or len(out) != 4:
@@ -92,7 +93,3 @@ def taps(backbone: keras.Model, height_px: int, width_px: int) -> keras.Model:
             )
         chosen.append(maps[max(there)[1]])
     return keras.Model(backbone.input, chosen, name="encoder")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from edge_agent.errors import first_line
 from workshop.errors import WorkshopError
 
 # What a layer of Keras 2 may take from TensorFlow by name, beside its own operators.
@@ -53,7 +54,7 @@ def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
         # safe_mode refuses code in .keras files.
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises many kinds for a file it does not like
-        why = _first_line(error)
+        why = first_line(error)
         if not trust and "safe_mode" in str(error):
             why = "it holds a Lambda layer, which is code; add --trust if you know who made it"
         elif path.suffix == ".h5" and (again := _in_keras_2(path)) is not None:
@@ -88,7 +89,7 @@ def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text)
     except (OSError, ValueError) as error:
-        raise WorkshopError(f"{path}: {_first_line(error)}; give Keras' model.to_json()") from None
+        raise WorkshopError(f"{path}: {first_line(error)}; give Keras' model.to_json()") from None
     if not weights.is_file():
         raise WorkshopError(f"{weights}: no such file; give the weights of {path.name}")
     _refuse_code(path, config, trust=trust)
@@ -101,7 +102,7 @@ def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
         model = tf_keras.models.model_from_json(text)
         model.load_weights(weights)
     except Exception as error:  # Keras raises many kinds
-        raise WorkshopError(f"{path} with {weights.name}: {_first_line(error)}") from None
+        raise WorkshopError(f"{path} with {weights.name}: {first_line(error)}") from None
     return model
 
 
@@ -121,7 +122,7 @@ def _from_saved_model(path: Path) -> KerasNetwork:
     except KeyError:
         raise WorkshopError(f"{path}: no serving_default signature; save it with one") from None
     except Exception as error:  # a damaged one raises whatever it meets first
-        raise WorkshopError(f"{path}: not a SavedModel: {_first_line(error)}") from None
+        raise WorkshopError(f"{path}: not a SavedModel: {first_line(error)}") from None
     given, result = call.structured_input_signature[1], call.structured_outputs
     if len(given) != 1 or len(result) != 1:
         raise WorkshopError(
@@ -165,7 +166,3 @@ def _layers(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(tree, list):
         for value in tree:
             yield from _layers(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,8 +15,6 @@ from edge_agent.errors import ConfigError
 if TYPE_CHECKING:
     from edge_agent.frame import Frame
 
-_SUFFIXES = {".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm", ".ppm"}
-
 
 def register(acts: Commands) -> None:
     grab = add(
@@ -46,8 +44,11 @@ def _grab(args: argparse.Namespace) -> None:
 
 def _check_out(out: Path) -> None:
     """Raises ConfigError."""
-    if out.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"-o: {out}: give a picture's name, one of {', '.join(_SUFFIXES)}")
+    from edge_agent.image_files import SUFFIXES
+
+    if out.suffix.lower() not in SUFFIXES:
+        known = ", ".join(sorted(SUFFIXES))
+        raise ConfigError(f"-o: {out}: give a picture's name, one of {known}")
     if not out.resolve().parent.is_dir():
         raise ConfigError(f"-o: {out}: no such folder; make it first")
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.bundle.manifest import Artifact, Bundle, Stage
+from edge_agent.errors import first_line
 from edge_agent.frame import Image
 from edge_agent.inspection.preprocess import Box, inputs, tile_boxes
 from edge_agent.inspection.runtime.base import CPU, OPENVINO, Runtime
@@ -83,10 +84,8 @@ def judge(
             return SelfTestResult(candidate, None, name, difference, refusal=refusal)
         times_ms = _times_ms(bundle, stage, runtime, runs)
     except Exception as error:  # a native library may raise anything; the reason is kept
-        first = str(error).splitlines() or [type(error).__name__]
-        return SelfTestResult(
-            candidate, None, name, difference, refusal=f"does not run here: {first[0]}"
-        )
+        refusal = f"does not run here: {first_line(error)}"
+        return SelfTestResult(candidate, None, name, difference, refusal=refusal)
     return SelfTestResult(candidate, runtime, name, difference, times_ms)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.bundle.manifest import Input
+from edge_agent.errors import first_line
 
 _LIBRARIES = (
     ("ai_edge_litert.interpreter", "ai-edge-litert"),
@@ -38,7 +39,7 @@ class TfliteRuntime:
             interpreter = make(model_path=str(path), num_threads=threads)
             interpreter.allocate_tensors()
         except Exception as error:  # each library raises its own; all mean "not this file"
-            raise RuntimeError(f"{distribution}: {str(error).splitlines()[0]}") from None
+            raise RuntimeError(f"{distribution}: {first_line(error)}") from None
         self._interpreter = interpreter
         self.name = f"{distribution} {version(distribution)}"
         # By signature name: the order of outputs can differ from Keras'.
@@ -58,5 +59,5 @@ def _first_of(library: str | None) -> tuple[Any, str]:
         try:
             return importlib.import_module(module).Interpreter, distribution
         except ImportError as error:
-            problems.append(f"{distribution}: {str(error).splitlines()[0]}")
+            problems.append(f"{distribution}: {first_line(error)}")
     raise RuntimeError("; ".join(problems) or f"{library}: unknown library")

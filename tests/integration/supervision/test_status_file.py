@@ -236,7 +236,7 @@ def test_status_without_a_configuration_is_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_are_read_by_prometheus_own_parser() -> None:
-    text = "".join(f"{line}\n" for line in render(_status(stuck=("inference",))))
+    text = render(_status(stuck=("inference",))).decode()
     families = {f.name: f for f in text_string_to_metric_families(text)}
     samples = {
         (s.name, tuple(sorted(s.labels.items()))): s.value

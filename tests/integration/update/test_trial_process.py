@@ -112,7 +112,7 @@ def test_a_process_that_hangs_is_not_waited_for(tiny_bundle: Path) -> None:
         assert trial_process.ready().refusal == ""
         os.kill(trial_process.pid, signal.SIGSTOP)
         trial_process._stall_s = 0.5
-        with pytest.raises(TrialProcessError, match="says nothing for 0 s: it hangs"):
+        with pytest.raises(TrialProcessError, match="no answer for 0 s: it hangs"):
             trial_process.look(frame(spotted()))
         pid = trial_process.pid
     with pytest.raises(ProcessLookupError):
@@ -126,14 +126,17 @@ def test_who_waits_can_be_called_away(tiny_bundle: Path) -> None:
     def go_on() -> None:
         raise Enough
 
-    with pytest.raises(Enough):
-        TrialProcess(begin(tiny_bundle, tiny_bundle), go_on)
+    with (
+        TrialProcess(begin(tiny_bundle, tiny_bundle), go_on) as trial_process,
+        pytest.raises(Enough),
+    ):
+        trial_process.ready()
 
 
 def test_bytes_that_are_no_answer_are_said_to_be_none(tiny_bundle: Path) -> None:
     with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
-        trial_process._read = lambda size: b"\xff" * size  # type: ignore[method-assign]
-        with pytest.raises(TrialProcessError, match="says what is no answer"):
+        trial_process._exchange = lambda *_: b"\xff" * 9  # type: ignore[method-assign]
+        with pytest.raises(TrialProcessError, match="invalid reply from the trial process"):
             trial_process.ready()
 
 
@@ -141,7 +144,5 @@ def test_the_process_ends_with_who_began_it(tiny_bundle: Path) -> None:
     """An agent that is killed leaves its end of the pipe closed."""
     with TrialProcess(begin(tiny_bundle, tiny_bundle), lambda: None) as trial_process:
         assert trial_process.ready().refusal == ""
-        stdin = trial_process._process.stdin
-        assert stdin is not None
-        stdin.close()
+        trial_process._connection.close()
         assert trial_process._process.wait(60) == 0

@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 
 LINES = 256
 # Short, and slow machines pass: what is judged is judged by the tests that say so.
-QUICK = {"trial_frames": 8, "prove_frames": 8, "max_slowdown": 50.0}
+QUICK = {"trial_frames": 8, "prove_frames": 8, "budget_ms": 10_000.0}
 
 pytestmark = pytest.mark.system
 
@@ -50,7 +50,8 @@ def live(config_file: Callable[..., Path], mosquitto: Any) -> Callable[..., Path
     """
 
     def write(**update: Any) -> Path:
-        return config_file(mosquitto.url, camera={"loop": True}, update={**QUICK, **update})
+        keys = {k: v for k, v in {**QUICK, **update}.items() if v is not None}
+        return config_file(mosquitto.url, camera={"loop": True}, update=keys)
 
     return write
 
@@ -160,7 +161,7 @@ def test_what_does_not_fit_leaves_the_old_bundle_running_and_says_why(
     for path in sorted(pictures.iterdir())[::4]:
         white = np.full_like(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), 245)
         assert cv2.imwrite(str(path), white)
-    config = live(trial_frames=60, max_turned_share=0.2, max_slowdown=1.5, max_error_share=0.0)
+    config = live(trial_frames=60, max_turned_share=0.2, budget_ms=None)
     text = config.read_text(encoding="utf-8").replace(str(frames), str(pictures))
     config.write_text(text, encoding="utf-8")
     heard = subscriber(mosquitto.port)
@@ -174,8 +175,8 @@ def test_what_does_not_fit_leaves_the_old_bundle_running_and_says_why(
     for number, (gate, reason) in enumerate(
         {
             "blind": ({"scale": 1.0}, "of the frames otherwise, update.max_turned_share is 0.2"),
-            "slow": ({"burden": 30}, "times as long, update.max_slowdown is 1.5"),
-            "faulty": ({"trap": "raise"}, "frames, update.max_error_share is 0"),
+            "slow": ({"burden": 30}, "times as long, 1.5 is the most"),
+            "faulty": ({"trap": "raise"}, "frames: "),
             "no number": ({"trap": "nan"}, "ArithmeticError: the gate's score is nan"),
         }.values()
     ):
@@ -267,7 +268,7 @@ def test_a_bundle_under_which_the_agent_is_killed_again_and_again_is_given_up(
     write_bundle: Callable[..., Path],
     eventually: Callable[..., Any],
 ) -> None:
-    config = live(prove_frames=1_000_000, attempts=2)
+    config = live(prove_frames=1_000_000)
     slots, heard = BundleStore(configs.load(config).state_dir), subscriber(mosquitto.port)
     running = agent(config)
     newer = write_bundle(tmp_path / "newer", version=2, scale=44.0)
@@ -280,17 +281,17 @@ def test_a_bundle_under_which_the_agent_is_killed_again_and_again_is_given_up(
         mine = [e for e in heard.numbered() if e["boot_id"] not in killed]
         return [e["bundle"]["version"] for e in mine if "bundle" in e]
 
-    for attempt in (1, 2):
+    for attempt in (1, 2, 3):
         eventually(lambda: 2 in versions(), "an event of the new bundle")
         record = slots.read()
         assert (record.phase, record.attempts) == ("proving", attempt)
         running.kill()
         killed |= {e["boot_id"] for e in heard.numbered()}
         running = agent(config)
-    eventually(lambda: len(versions()) > 1, "events of the third boot")
+    eventually(lambda: len(versions()) > 1, "events of the fourth boot")
     record = slots.read()
     assert record.last is not None
-    assert (record.last.result, record.last.reason) == ("rolled_back", "the agent crashed 2 times")
+    assert (record.last.result, record.last.reason) == ("rolled_back", "the agent crashed 3 times")
     assert set(versions()) == {1}
     running.terminate()
     done = running.ended()

@@ -89,9 +89,7 @@ def test_what_the_record_no_longer_names_is_removed(
         running = slots.read().active
         if running is None:
             old = load(Path(config.agent.bundle))
-            slots.stage(
-                old.folder, ANY, 1 << 30, lambda r, b, s=slot: update.switched(r, s, slot_of(b), "")
-            )
+            slots.stage(old.folder, ANY, lambda r, b, s=slot: update.switched(r, s, slot_of(b), ""))
         else:
             slots.change(lambda r, s=slot, o=running: update.switched(r, s, o, ""))
         slots.change(lambda r, s=slot: update.confirmed(r, s, NOW))
@@ -137,11 +135,12 @@ def test_a_flipped_bit_leaves_all_as_it_was(
 
 
 def test_a_bundle_that_is_too_large_is_refused_before_it_is_copied(
-    tmp_path: Path, config: Config, newer: Callable[[int], Path]
+    config: Config, newer: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slots = BundleStore(config.state_dir)
-    with pytest.raises(UpdateError, match=r"update\.max_bytes allows 1000"):
-        slots.stage(newer(2), ANY, 1000, lambda r, b: update.staged(r, slot_of(b)))
+    monkeypatch.setattr("edge_agent.update.bundle_store.MAX_BUNDLE_BYTES", 1000)
+    with pytest.raises(UpdateError, match="bytes, more than 1000; export fewer artifacts"):
+        slots.stage(newer(2), ANY, lambda r, b: update.staged(r, slot_of(b)))
     assert stored(config) == set()
 
 

@@ -13,9 +13,12 @@ from edge_agent.update.comparison import (
     FrameComparison,
     FrameJudgement,
     fault_of_proof,
-    hopeless,
     is_over,
     objection,
+)
+
+TOO_SLOW = (
+    "takes 1.51 times as long, 1.5 is the most; give update.budget_ms if the line has the time"
 )
 
 
@@ -81,9 +84,9 @@ def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
     [
         ({}, judged(), ""),
         ({}, judged(ms=15), ""),
-        ({}, judged(ms=15.1), "takes 1.51 times as long, update.max_slowdown is 1.5"),
-        ({"max_slowdown": 2}, judged(ms=15.1), ""),
+        ({}, judged(ms=15.1), TOO_SLOW),
         ({"budget_ms": 4}, judged(ms=10), ""),
+        ({"budget_ms": 7}, judged(ms=15.1), ""),
         (
             {"budget_ms": 4},
             judged(ms=11),
@@ -98,9 +101,8 @@ def test_the_first_frames_that_turned_are_named_and_no_more() -> None:
         (
             {},
             judged(error="ValueError: no"),
-            "failed on 4 of 4 frames, update.max_error_share is 0: ValueError: no",
+            "failed on 4 of 4 frames: ValueError: no",
         ),
-        ({"max_error_share": 1}, judged(error="ValueError: no"), ""),
     ],
 )
 def test_each_rule_has_its_reason(keys: dict[str, Any], new: FrameJudgement, reason: str) -> None:
@@ -115,26 +117,27 @@ def test_a_frame_on_which_both_fail_is_not_held_against_the_new_one() -> None:
 
 
 def test_a_trial_ends_with_its_frames_or_with_its_time_and_enough_of_them() -> None:
-    short = rules(trial_frames=200, trial_s=60)
-    assert not is_over(199, 59, short)
-    assert is_over(200, 0, short)
-    assert not is_over(19, 3600, short)
-    assert is_over(20, 60, short)
-    assert is_over(3, 60, rules(trial_frames=3, trial_s=60))
+    def seen(frames: int) -> BundleComparison:
+        return of(*(look(i, judged(), judged()) for i in range(frames)))
+
+    assert not is_over(seen(199), 599, rules())
+    assert is_over(seen(200), 0, rules())
+    assert not is_over(seen(19), 3600, rules())
+    assert is_over(seen(20), 600, rules())
+    assert is_over(seen(3), 0, rules(trial_frames=3))
 
 
-def test_a_trial_that_cannot_end_well_is_ended() -> None:
-    tenth = rules(trial_frames=20, max_error_share=0.1)
-    bad = [look(i, judged(), judged(error="no")) for i in range(3)]
-    assert not hopeless(of(*bad[:2]), tenth)
-    assert hopeless(of(*bad), tenth)
+def test_a_trial_ends_with_the_first_frame_that_the_candidate_alone_fails_on() -> None:
+    failed = judged(error="no")
+    assert not is_over(of(look(1, failed, failed), look(2, failed, judged())), 0, rules())
+    assert is_over(of(look(1, judged(), failed)), 0, rules())
 
 
 def test_a_proof_fails_at_the_first_fault_and_is_timed_at_its_end() -> None:
     strict = rules(prove_frames=10, budget_ms=5)
     assert fault_of_proof(0, 0, (), strict) == ""
     assert fault_of_proof(3, 1, (1.0, 1.0), strict) == (
-        "failed on 1 of 3 frames as the running bundle, update.max_error_share is 0"
+        "failed on 1 of 3 frames as the running bundle"
     )
     assert fault_of_proof(9, 0, (50.0,) * 9, strict) == ""
     assert fault_of_proof(10, 0, (50.0,) * 10, strict) == (

@@ -22,7 +22,7 @@ from edge_agent.camera.backends.genicam.features import Value
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.camera.stream import pixel_formats
 from edge_agent.config.camera import GenicamCamera
-from edge_agent.errors import CameraError
+from edge_agent.errors import CameraError, one_line
 from edge_agent.frame import Block, GapReason, LineSpan
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class GenicamBackend:
         except self._errors as error:
             # A timeout is an error like any other; one that comes at once is another.
             frame, ended = None, time.monotonic() - began_s < 0.5 * wait_s
-            why = " ".join(str(error).split())
+            why = one_line(error)
         else:
             why = "the stream ended"
         now_s = time.monotonic()

@@ -15,7 +15,7 @@ import msgspec
 
 from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 from edge_agent.camera.stream import pixel_formats
-from edge_agent.errors import CameraError
+from edge_agent.errors import CameraError, one_line
 
 Value = bool | int | float | str
 Kind = Literal["integer", "float", "enumeration", "boolean", "string", "command", "other"]
@@ -125,7 +125,7 @@ def _set(nodes: NodeMap, name: str, wanted: Value) -> FeatureSetting:
     try:
         nodes.write(node, value)
     except FeatureRefused as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise CameraError(f"{key}: {wanted}: the camera refuses: {why}; {_CAUSES}") from None
     after = None if node.kind == "command" else nodes.node(name)
     got = after.value if after else None

@@ -26,7 +26,7 @@ from edge_agent.camera.backends.genicam.features import (
 )
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
 from edge_agent.config.camera import GentlCamera
-from edge_agent.errors import CameraError
+from edge_agent.errors import CameraError, one_line
 from edge_agent.frame import Block, GapReason, LineSpan
 
 Harvester: Any = None
@@ -76,7 +76,7 @@ class GentlBackend:
             raise
         except Exception as error:  # the producer's and harvesters' errors have no common base
             self.close()
-            raise CameraLost(LossReason.NO_ANSWER, f"camera.cti: {_said(error)}") from None
+            raise CameraLost(LossReason.NO_ANSWER, f"camera.cti: {one_line(error)}") from None
 
     def _open(self) -> None:
         config = self._config
@@ -92,7 +92,7 @@ class GentlBackend:
             self._acquirer = self._harvester.create(listed.index(found))
         except Exception as error:
             raise CameraLost(
-                LossReason.CONTROL_TAKEN, f"camera {found}: cannot be opened: {_said(error)}"
+                LossReason.CONTROL_TAKEN, f"camera {found}: cannot be opened: {one_line(error)}"
             ) from None
         self._found = found
         nodes = self.nodes
@@ -123,7 +123,7 @@ class GentlBackend:
             buffer = None
         except Exception as error:
             raise CameraLost(
-                LossReason.NO_ANSWER, f"camera {self._found}: {_said(error)}"
+                LossReason.NO_ANSWER, f"camera {self._found}: {one_line(error)}"
             ) from None
         if buffer is None:
             if not self._acquirer.is_acquiring():
@@ -240,7 +240,7 @@ class GenapiNodes:
             else:
                 one.value = value
         except Exception as error:  # genapi's errors have no common base but this
-            raise FeatureRefused(_said(error)) from None
+            raise FeatureRefused(one_line(error)) from None
 
 
 def _loaded(cti: str) -> Any:
@@ -261,7 +261,9 @@ def _loaded(cti: str) -> Any:
     except Exception as error:
         with contextlib.suppress(Exception):
             harvester.reset()
-        raise CameraError(f"camera.cti: {cti}: is not a GenTL producer: {_said(error)}") from None
+        raise CameraError(
+            f"camera.cti: {cti}: is not a GenTL producer: {one_line(error)}"
+        ) from None
     return harvester
 
 
@@ -286,7 +288,3 @@ def _ask(module: Any, name: str) -> Any:
         return getattr(module, name)
     except Exception:
         return None
-
-
-def _said(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]

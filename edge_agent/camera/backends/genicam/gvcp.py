@@ -5,6 +5,9 @@ whatever its address, and says its serial number and its user-defined name. What
 wire is bounded and decoded without trust; an answer that is none is passed over.
 """
 
+# By hand: the library gives neither serial number nor user-defined name nor interface, and the same
+# question tells a silent camera from one that is gone (docs/decisions/0013).
+
 from __future__ import annotations
 
 import array

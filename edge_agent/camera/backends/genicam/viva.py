@@ -15,7 +15,7 @@ from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera, choos
 from edge_agent.camera.backends.genicam.features import FeatureRefused, Kind, Node, Value
 from edge_agent.camera.base import CameraLost, LossReason
 from edge_agent.config.camera import GenicamCamera
-from edge_agent.errors import CameraError
+from edge_agent.errors import CameraError, one_line
 
 viva: Any = None
 with contextlib.suppress(ImportError):
@@ -151,7 +151,7 @@ def _connect_gige(device: Any, found: DiscoveredCamera, *, monitor: bool) -> Any
     try:
         return library().connect_gige(device, monitor=monitor)
     except library().GenicamError as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         # Some do not refuse, they do not answer.
         if "ACCESS_DENIED" in why or (not monitor and _is_controlled(device)):
             raise CameraLost(
@@ -205,7 +205,7 @@ def _with_heartbeat(
 
 def broken(error: Exception, found: DiscoveredCamera, what: str) -> CameraError:
     """An error while the camera is opened: is it still there?"""
-    why = " ".join(str(error).split())
+    why = one_line(error)
     if found.ip and not gvcp.answers(found.ip):
         return CameraLost(LossReason.NO_ANSWER, f"camera {found}: no answer any more ({why})")
     return CameraError(f"camera {found}: {what}: {why}")

@@ -133,7 +133,7 @@ def test_a_list_is_read_as_it_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "extra", "alike", "old", "named"),
     [
-        ({}, "003.png,test\n", (), (), "003.png: there twice"),
+        ({}, "003.png,test\n", (), (), "003.png is there twice"),
         ({}, "none.png,test\n", (), (), "none.png: not in the data"),
         ({2: "train"}, "", (), (), "part 'train'"),
         ({}, "", (0, 19), (), "000.png (range) and 019.png (test) show the same thing"),
