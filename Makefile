@@ -1,5 +1,6 @@
 # `make help` lists the targets: the text after ## in this file.
-# Each brings what it needs: packages of the distribution, then .venv.
+# Each brings what it needs: packages of the distribution, then .venv. The tests have a
+# second environment, .venv-tflite-runtime: that runtime is for numpy 1, all else is for numpy 2.
 
 DEMO_SECONDS ?= 30
 CHAOS_SECONDS ?= 1200
@@ -37,10 +38,10 @@ demo: .venv/.stamp-demo | system-demo  ## the whole way from a trained model to 
 TEST_PROCESSES ?= 2
 parallel = -n $(TEST_PROCESSES) --dist loadfile
 
-test: .venv/.stamp-dev | system-test  ## the tests
+test: .venv/.stamp-dev .venv-tflite-runtime/.stamp | system-test  ## the tests
 	.venv/bin/python -m pytest $(parallel) -m "not long"
 
-test-all: .venv/.stamp-dev | system-test  ## the tests, and those that take many minutes
+test-all: .venv/.stamp-dev .venv-tflite-runtime/.stamp | system-test  ## the tests, and those that take many minutes
 	.venv/bin/python -m pytest $(parallel)
 
 # No package of the distribution: a unit test starts nothing. Tests by themselves, not by file,
@@ -54,15 +55,15 @@ coverage: .venv/.stamp-dev  ## the lines of the agent that the unit tests run
 	.venv/bin/python -m pytest tests/unit -n $(TEST_PROCESSES) -m "not slow" \
 	    --hypothesis-profile=derandomised --cov=edge_agent --cov-report=term:skip-covered
 
-check: .venv/.stamp-dev  ## linter, formatter, types, layers, known vulnerabilities
+check: .venv/.stamp-dev  ## linter, formatter, types, layers
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	@.venv/bin/python scripts/audit.py constraints.txt
 
 audit: .venv/.stamp-dev  ## known vulnerabilities in the pinned packages, as far as the network reaches
 	@.venv/bin/python scripts/audit.py constraints.txt
+	@.venv/bin/python scripts/audit.py constraints-tflite-runtime.txt
 
 docs: .venv/.stamp-docs  ## the documentation as a site, in build/site; a warning is an error
 	.venv/bin/mkdocs build --strict
@@ -101,12 +102,12 @@ chaos: .venv/.stamp-dev | system-test  ## 20 minutes of faults around an agent (
 soak: .venv/.stamp-dev | system-test  ## 30 minutes without faults: memory and files over time (SOAK_SECONDS=)
 	.venv/bin/python -m tests.support.chaos --soak --seconds $(SOAK_SECONDS)
 
-setup: .venv/.stamp-dev  ## what tests and checks need, in .venv
+setup: .venv/.stamp-dev .venv-tflite-runtime/.stamp  ## what tests and checks need, in .venv
 
 setup-edge: .venv/.stamp-edge  ## what a box on the line needs, no more
 
 clean:  ## remove all that make made
-	rm -rf .venv demo/out build dist *.egg-info
+	rm -rf .venv .venv-tflite-runtime demo/out build dist *.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -142,4 +143,15 @@ endif
 .venv/.stamp-docs: setup.cfg constraints.txt | .venv/bin/pip
 	@echo "installing the documentation tools into .venv"
 	@$(install) .[docs]
+	@touch $@
+
+# export/conversion/minimum_runtime.py looks for it in this place. Without wheels it stays empty,
+# and the tests that need it skip with the reason.
+.venv-tflite-runtime/.stamp: setup.cfg constraints-tflite-runtime.txt | system-demo
+	@mkdir -p $(@D)
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+	    echo "installing tflite-runtime into $(@D) (some 500 MB)" && \
+	    $(PYTHON) -m venv --clear $(@D) && $(@D)/bin/python -m pip install --quiet \
+	        --disable-pip-version-check -c constraints-tflite-runtime.txt -e '.[tflite-runtime]'; \
+	else echo "no tflite-runtime: it has wheels up to Python 3.11, this is $(PYTHON)"; fi
 	@touch $@

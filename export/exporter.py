@@ -190,7 +190,8 @@ def opened(form: Form, data: bytes, folder: Path) -> Runtime:
     path.write_bytes(data)
     threads = len(os.sched_getaffinity(0))
     if form.format == "tflite":
-        return TfliteRuntime(path, INPUT, OUTPUT, threads)
+        # By name: the other one beside TensorFlow crashes (docs/decisions/0004).
+        return TfliteRuntime(path, INPUT, OUTPUT, threads, "ai-edge-litert")
     elsewhere = form.cpu not in ("any", platform.machine())
     return OnnxRuntime(path, INPUT, OUTPUT, threads, exact=elsewhere)
 

@@ -107,5 +107,10 @@ def table(rows: Sequence[ComparisonRow]) -> str:
                 for r in rows
                 if r.refused_there
             ),
+            *(
+                f"{name} was not tried: no environment here has it; only operators were compared"
+                for name in sorted({r.oldest_runtime for r in rows if not r.tried_there})
+                if name
+            ),
         ]
     )

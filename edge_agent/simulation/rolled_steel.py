@@ -173,7 +173,8 @@ class SteelStrip:
         noise = self._rng(_NOISE, index).standard_normal(shape, dtype=np.float32)
         # EMVA 1288: variance = read noise + gain * signal, here in grey levels.
         steel += noise * np.sqrt(2.0 + 0.08 * steel)
-        return np.clip(steel + 0.5, 0, 255).astype(np.uint8)
+        levels: Image = np.clip(steel + 0.5, 0, 255).astype(np.uint8)
+        return levels
 
     def _grain(self, lines: NDArray[np.int64]) -> Field:
         """Streaks along the strip: white across, knots every _GRAIN_PITCH_LINES along."""

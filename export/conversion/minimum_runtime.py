@@ -1,13 +1,14 @@
 """Each artifact against the oldest runtime a box may have: tried there, or compared with a table.
 
-For TFLite that runtime is another package than the one the export runs on; it is tried in a
-process of its own wherever it is installed. For ONNX it is an older version of the same package.
+For TFLite that runtime is another package than the one the export runs on, and needs numpy 1: it
+is tried in an environment of its own, where there is one. For ONNX it is an older version of the
+same package.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
-import importlib.util
 import os
 import subprocess
 import sys
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 from edge_agent.bundle.manifest import Format, Input, OldestRuntime
 from edge_agent.inspection.runtime.self_test import excess, worst_difference
 from export.conversion import op_versions
+from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
+
+INTERPRETER = "LINEGATE_TFLITE_RUNTIME_PYTHON"
+"""Environment variable: the Python of an environment with linegate[tflite-runtime]. Without it,
+that of BESIDE is looked for, beside the environment that runs."""
+
+BESIDE = ".venv-tflite-runtime"
 
 _TRIAL_S = 1800.0
 """It is several times slower than its successor, and the machine may be busy."""
@@ -41,11 +49,15 @@ def check(
     name = op_versions.OLDEST[kind]
     versions = op_versions.read(kind, path.read_bytes())
     lacks = op_versions.missing(kind, versions)
-    if not _installed(name):
-        return versions, OldestRuntime(name=name, tried=False, refusal=lacks)
-    if kind == "onnx":  # the installed one is it, and has run the artifact
+    if kind == "onnx":
+        if not _is(name, importlib.metadata.version("onnxruntime")):
+            return versions, OldestRuntime(name=name, tried=False, refusal=lacks)
+        # The installed one is it, and has run the artifact.
         return versions, OldestRuntime(name=name, tried=True, refusal="")
-    got = _tried(path, inputs)
+    python = interpreter()
+    if python is None:
+        return versions, OldestRuntime(name=name, tried=False, refusal=lacks)
+    got = _tried(python, path, inputs)
     if isinstance(got, str):
         refusal = lacks or got
     else:
@@ -53,17 +65,41 @@ def check(
     return versions, OldestRuntime(name=name, tried=True, refusal=refusal)
 
 
-def _installed(name: str) -> bool:
-    """Whether this environment has the runtime `name`, in that version."""
-    package, _, wanted = name.partition(" ")
-    try:
-        found = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
+def _is(name: str, found: str) -> bool:
+    """Whether version `found` is that of the runtime `name`."""
+    wanted = name.partition(" ")[2]
     return found == wanted or found.startswith(f"{wanted}.")
 
 
-def _tried(path: Path, inputs: Input) -> NDArray[np.float32] | str:
+@functools.cache
+def interpreter() -> Path | None:
+    """The Python that has the oldest TFLite runtime; None where there is none.
+
+    Raises WorkshopError when INTERPRETER names one that has it not: whoever set it relies on it.
+    """
+    said = os.environ.get(INTERPRETER)
+    # Not resolved: the link is what makes it the environment's.
+    python = Path(said or Path(sys.prefix).parent / BESIDE / "bin" / "python").absolute()
+    program = "import export.conversion.run_tflite; from importlib.metadata import version as v"
+    program += "; print(v('tflite-runtime'))"
+    try:
+        done = subprocess.run(  # noqa: S603
+            [python, "-c", program], cwd="/", capture_output=True, text=True, check=False
+        )
+        found, why = done.stdout.strip(), done.stderr.strip().splitlines()[-1:]
+    except OSError as error:
+        found, why = "", [str(error)]
+    name = op_versions.OLDEST["tflite"]
+    if _is(name, found):
+        return python
+    if said:
+        raise WorkshopError(
+            f"{INTERPRETER}: {python} has no linegate[tflite-runtime]: {' '.join(why) or found}"
+        )
+    return None
+
+
+def _tried(python: Path, path: Path, inputs: Input) -> NDArray[np.float32] | str:
     """The outputs of tflite-runtime, or why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         given, gave = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
@@ -71,16 +107,17 @@ def _tried(path: Path, inputs: Input) -> NDArray[np.float32] | str:
         try:
             done = subprocess.run(  # noqa: S603 - our own module, on our own files
                 [
-                    sys.executable,
+                    python,
                     "-m",
                     "export.conversion.run_tflite",
-                    path,
+                    path.resolve(),
                     given,
                     gave,
                     INPUT,
                     OUTPUT,
                 ],
-                cwd=Path(__file__).resolve().parents[2],
+                # Not ours, from where it would import this environment's packages.
+                cwd=folder,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
                 capture_output=True,
                 text=True,

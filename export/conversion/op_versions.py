@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_agent.bundle.manifest import Format
 
 OLDEST: Mapping[str, str] = {"tflite": "tflite-runtime 2.14.0", "onnx": "onnxruntime 1.23"}
-"""Per format the oldest runtime that `setup.cfg` lets an edge box have."""
+"""Per format the oldest runtime that `setup.cfg` lets an edge box have: TFLite's is an extra."""
 
 IR_VERSION = "ir_version"
 """The key of ONNX' file format among the operator sets."""

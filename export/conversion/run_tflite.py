@@ -3,8 +3,9 @@
     python -m export.conversion.run_tflite FILE INPUTS.npy OUTPUTS.npy INPUT_NAME OUTPUT_NAME
 
 INPUTS are (n, h, w, c), as the network takes them. It ends in OUTPUTS, float32 (n, ...), and exit
-code 0, or in exit code 1 and one line on stdout that says why not. TensorFlow and tflite-runtime
-crash in one process (docs/decisions/0004), so nothing of the export may be imported here.
+code 0, or in exit code 1 and one line on stdout that says why not. Its environment is that of
+`export.conversion.minimum_runtime.interpreter`, which has no TensorFlow: nothing of the export may
+be imported here.
 """
 
 from __future__ import annotations

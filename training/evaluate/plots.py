@@ -54,7 +54,7 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
             (defective, look.defect, "defective"),
         ):
             inside = np.clip(values, bins[0], bins[-1])
-            axes.hist(inside, bins, color=colour, alpha=0.65, label=name)
+            axes.hist(inside, bins.tolist(), color=colour, alpha=0.65, label=name)
         for at in figures.at:
             axes.axvline(logit(at.threshold), color=look.ink, linewidth=1, linestyle=":")
         axes.set(xlabel="gate's logit", ylabel="images")

@@ -103,14 +103,14 @@ def example(
                 defective = defective or bool(cover.any())
             view, cover = augment(view, cover, config.augment, rng)
         if source.stage == "segmenter":
-            target = cover.astype(np.float32) / 255
+            target: NDArray[np.float32] = cover.astype(np.float32) / np.float32(255)
         else:
             target = np.array([defective], np.float32)
         if mapped:
             # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
             # defect-free; nor is it where another was pasted beside it.
             known = source.dataset.samples[index].drawn and (cover.any() or not defective)
-            where = cover.max(axis=2).reshape(-1).astype(np.float32) / 255
+            where = cover.max(axis=2).reshape(-1).astype(np.float32) / np.float32(255)
             target = np.append(target, where if known else np.full_like(where, -1))
         yield scale(view, spec)[0], target
 

@@ -42,7 +42,9 @@ class Capture(Protocol):
 
 
 def open_capture(name: str, api: int, parameters: Sequence[int]) -> Capture:
-    cv2.setLogLevel(0)
+    # At the top until 4.12, in a module of its own since.
+    silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+    silence(0)
     return cv2.VideoCapture(name, api, parameters)
 
 

@@ -134,6 +134,7 @@ def decode(
     if raw.size % form.bytes:
         raw = np.concatenate((raw, np.zeros(form.bytes - raw.size % form.bytes, np.uint8)))
     samples = form.unpack(raw)[: lines * width_px * form.channels]
+    image: Image
     if form.channels == 3:
         image = samples.reshape(lines, width_px, 3)
     else:

@@ -1,4 +1,4 @@
-"""TFLite artifacts through ai-edge-litert, or its ancestor tflite-runtime where only that is."""
+"""TFLite artifacts through ai-edge-litert, or its ancestor tflite-runtime where that was chosen."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from edge_agent.bundle.manifest import Input
 from edge_agent.errors import first_line
 
-_LIBRARIES = (
-    ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    ("tflite_runtime.interpreter", "tflite-runtime"),
-)
+# An extra, so whoever has it asked for it; but an upgrade to numpy 2 leaves it lying about, and
+# there it dies.
+_ANCESTOR = ("tflite_runtime.interpreter", "tflite-runtime")
+_RUNS_ANCESTOR = int(np.__version__.partition(".")[0]) < 2
+_LIBRARIES = (_ANCESTOR, ("ai_edge_litert.interpreter", "ai-edge-litert"))
 
 
 class TfliteRuntime:
@@ -51,10 +52,13 @@ class TfliteRuntime:
 
 
 def _first_of(library: str | None) -> tuple[Any, str]:
-    """The interpreter of the newest library that is here, and its distribution."""
+    """The interpreter of the first library that is here, and its distribution."""
     problems = []
     for module, distribution in _LIBRARIES:
         if library not in (None, distribution):
+            continue
+        if distribution == _ANCESTOR[1] and not _RUNS_ANCESTOR:
+            problems.append(f"{distribution}: needs numpy 1, this is {np.__version__}")
             continue
         try:
             return importlib.import_module(module).Interpreter, distribution

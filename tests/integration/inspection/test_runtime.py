@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ from edge_agent.inspection.runtime.base import CPU
 from edge_agent.inspection.runtime.onnx import OnnxRuntime
 from edge_agent.inspection.runtime.self_test import golden_difference
 from edge_agent.inspection.runtime.tflite import TfliteRuntime
+from export.conversion import minimum_runtime
 from tests.support.paths import ROOT
 
 OTHER_CPU = "aarch64" if platform.machine() == "x86_64" else "x86_64"
@@ -460,9 +462,11 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def in_own_process(path: Path, batches: Path, library: str = "") -> dict[str, Any]:
+def in_own_process(
+    path: Path, batches: Path, library: str = "", python: str | Path = sys.executable
+) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", _RUN, str(path), str(batches), library],
+        [python, "-c", _RUN, str(path), str(batches), library],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -475,6 +479,14 @@ def needs(library: str) -> None:
     module = library.replace("-", "_")
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{library} is not installed for Python {platform.python_version()}")
+
+
+def _python_with_tflite_runtime() -> Path:
+    """It wants numpy 1, so it has an environment of its own."""
+    python = minimum_runtime.interpreter()
+    if python is None:
+        pytest.skip("no environment beside this one has tflite-runtime: it was not run")
+    return python
 
 
 def _same_in_onnx(path: Path) -> Path:
@@ -511,7 +523,6 @@ def _same_in_onnx(path: Path) -> Path:
     "library",
     [
         "ai-edge-litert",
-        "tflite-runtime",
         "CPUExecutionProvider",
         "CUDAExecutionProvider",
         "TensorrtExecutionProvider",
@@ -546,10 +557,31 @@ def test_every_runtime_runs_a_network_alike(
     assert found["reached_out"] == []
 
 
-def test_tflite_without_a_wish_takes_a_library_that_works(tflite_file: Path, batches: Path) -> None:
-    found = in_own_process(tflite_file, batches)
-    newer = importlib.util.find_spec("ai_edge_litert") is not None
-    assert found["name"].startswith("ai-edge-litert " if newer else "tflite-runtime ")
+@pytest.mark.parametrize("wish", ["", "tflite-runtime"])
+def test_tflite_runtime_runs_a_network_where_its_extra_is_installed(
+    tflite_file: Path, batches: Path, wish: str
+) -> None:
+    """Beside ai-edge-litert, which every installation has: the extra is the wish."""
+    found = in_own_process(tflite_file, batches, wish, _python_with_tflite_runtime())
+    assert found["name"] == "tflite-runtime 2.14.0"
+    expected = [[8 * float(batch.mean(dtype=np.float64)) - 3] for batch in np.load(batches)]
+    np.testing.assert_allclose(found["values"], expected, atol=1e-4)
+    assert found["reached_out"] == []
+
+
+def test_tflite_without_a_wish_takes_ai_edge_litert(tflite_file: Path, batches: Path) -> None:
+    assert in_own_process(tflite_file, batches)["name"].startswith("ai-edge-litert ")
+
+
+def test_tflite_runtime_left_behind_by_an_upgrade_to_numpy_2_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """There it imports, and dies when a network is opened."""
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", ModuleType("left behind"))
+    with pytest.raises(RuntimeError, match=r"^tflite-runtime: needs numpy 1, this is 2"):
+        TfliteRuntime(tmp_path / "tiny.tflite", "image", "output", 1, "tflite-runtime")
+    with pytest.raises(RuntimeError, match=r"^ai-edge-litert: "):
+        TfliteRuntime(tmp_path / "tiny.tflite", "image", "output", 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"no network", b"\x1c\x00\x00\x00TFL3" + bytes(100)])

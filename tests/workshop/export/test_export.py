@@ -1,6 +1,5 @@
 """edge-export: Keras in, a bundle out that the agent takes; mistakes in one line."""
 
-import importlib.util
 import json
 import math
 import platform
@@ -25,6 +24,7 @@ from edge_agent.inspection.preprocess import prepare
 from edge_agent.inspection.runtime import choose, open_runtime
 from edge_agent.inspection.runtime.self_test import golden_difference
 from export.__main__ import main
+from export.conversion import minimum_runtime
 from export.exporter import FORMS
 from tests.support.small_models import small_gate, small_segmenter
 from workshop import model_card
@@ -77,7 +77,7 @@ def test_bundle_has_all_forms_of_both_networks(bundle: bundles.Bundle) -> None:
 
 
 def test_every_artifact_says_what_it_asks_of_an_old_runtime(bundle: bundles.Bundle) -> None:
-    has_old_tflite = importlib.util.find_spec("tflite_runtime") is not None
+    has_old_tflite = minimum_runtime.interpreter() is not None
     for stage in (bundle.manifest.gate, bundle.manifest.segmenter):
         for artifact in stage.artifacts:
             old = artifact.oldest_runtime

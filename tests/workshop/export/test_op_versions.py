@@ -1,13 +1,12 @@
 """Operator versions read from real files, and the oldest runtimes, measured again where they are.
 
-TensorFlow and tflite-runtime crash in one process: each has one of its own here.
+TensorFlow and tflite-runtime crash in one process, and want different numpy: each has an
+environment of its own.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnx import TensorProto, helper
 from edge_agent.bundle.manifest import Format, OldestRuntime
 from export import float_comparison
 from export.conversion import minimum_runtime, op_versions
+from workshop.errors import WorkshopError
 
 _CONVERT = """
 import sys, tempfile
@@ -110,9 +110,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _needs_tflite_runtime() -> None:
-    if importlib.util.find_spec("tflite_runtime") is None:
-        pytest.skip(f"tflite-runtime is not installed for Python {platform.python_version()}")
+def _needs_tflite_runtime() -> Path:
+    python = minimum_runtime.interpreter()
+    if python is None:
+        pytest.skip("no environment beside this one has tflite-runtime")
+    return python
 
 
 def test_tflite_operators_and_versions_are_read(files: Path) -> None:
@@ -182,10 +184,8 @@ def test_what_is_no_network_is_a_value_error(kind: Format) -> None:
 
 def test_the_table_is_what_tflite_runtime_registers() -> None:
     """Every builtin operator in every version up to 20, on the wheel itself."""
-    _needs_tflite_runtime()
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE], check=True, capture_output=True, text=True
-    )
+    python = _needs_tflite_runtime()
+    done = subprocess.run([python, "-c", _MEASURE], check=True, capture_output=True, text=True)
     registered = json.loads(done.stdout)
     assert len(registered) > 100
     for name, highest in registered.items():
@@ -268,6 +268,39 @@ def test_the_table_of_the_export_names_what_an_old_box_cannot_run() -> None:
     text = float_comparison.table(rows)
     assert text.splitlines()[1].endswith("  not tflite-runtime 2.14.0")
     assert text.splitlines()[2].endswith("  onnxruntime 1.23 (not tried)")
-    assert text.splitlines()[-1] == (
-        "a box with tflite-runtime 2.14.0 cannot run gate tflite-dynamic: too new"
-    )
+    assert text.splitlines()[-2:] == [
+        "a box with tflite-runtime 2.14.0 cannot run gate tflite-dynamic: too new",
+        "onnxruntime 1.23 was not tried: no environment here has it; only operators were compared",
+    ]
+
+
+def test_without_the_old_runtime_the_table_is_asked(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minimum_runtime, "interpreter", lambda: None)
+    versions, found = _check(files / "dynamic.tflite")
+    assert not found.tried
+    assert found.refusal == op_versions.missing("tflite", versions) != ""
+
+
+def test_the_old_runtime_is_looked_for_beside_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(minimum_runtime.INTERPRETER, raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    assert minimum_runtime.interpreter.__wrapped__() is None
+    python = tmp_path / minimum_runtime.BESIDE / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    for version, found in (("2.14.0", python), ("2.13.0", None)):
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+        assert minimum_runtime.interpreter.__wrapped__() == found
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", sys.executable])
+def test_an_interpreter_named_in_vain_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, python: str
+) -> None:
+    monkeypatch.setenv(minimum_runtime.INTERPRETER, python)
+    with pytest.raises(WorkshopError, match=r"PYTHON: .* has no linegate\[tflite-runtime\]: \S"):
+        minimum_runtime.interpreter.__wrapped__()
