@@ -1,9 +1,13 @@
-"""What the person who trains must act on."""
+"""Errors of a training or evaluation run."""
 
 from __future__ import annotations
 
 from workshop.errors import WorkshopError
 
 
-class RunFailed(WorkshopError):
-    """After the start: what was reached until then is kept. Exit code 1."""
+class RunError(WorkshopError):
+    """Failure of a run after its start; completed results are kept. Exit code 1."""
+
+
+# The name in `training.__main__` and `training.fit.callbacks`.
+RunFailed = RunError

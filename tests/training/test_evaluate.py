@@ -292,10 +292,10 @@ def test_one_stage_alone(
 @pytest.mark.parametrize(
     ("arguments", "given", "said"),
     [
-        ([], {"gate": None, "segmenter": None}, "--gate, --segmenter: give one or both"),
-        (["--submission", "x.csv"], {"segmenter": None}, "--submission: nothing is found"),
+        ([], {"gate": None, "segmenter": None}, "--gate, --segmenter: both are missing"),
+        (["--submission", "x.csv"], {"segmenter": None}, "--submission: needs a segmenter"),
         ([], {"gate": Path("none.keras")}, "--gate: none.keras: no such file"),
-        (["--class-names", "a,b"], {}, "--class-names: a,b: the segmenter's card says bright,dark"),
+        (["--class-names", "a,b"], {}, "--class-names: a,b: the segmenter's card has bright,dark"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

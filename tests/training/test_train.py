@@ -348,7 +348,7 @@ def test_bad_data_and_settings_are_one_line(
         assert error.startswith("edge-train: ") and expected in error, error
     turned = ["--data", str(drawn_set), "--set", "network.half_turn=true"]
     assert main(["gate", "--config", config, "--out", out, *turned]) == 2
-    assert 'only with network.head = "pooled" or "mapped"; set' in capsys.readouterr().err
+    assert 'needs network.head "pooled" or "mapped"; set' in capsys.readouterr().err
     odd = ["--data", str(drawn_set), "--set", "network.head=mapped", "--set", "input.height=144"]
     assert main(["gate", "--config", config, "--out", out, *odd]) == 2
     assert "input: 144x" in (error := capsys.readouterr().err) and "multiples of 32" in error
