@@ -127,7 +127,7 @@ def _gallery(text: str) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from training.evaluate import gallery, report
-    from training.evaluate.evaluate import Evaluator, choose, summed_up
+    from training.evaluate.evaluate import Evaluator, choose, summarise
     from training.evaluate.evaluation import SEED_THRESHOLDS
     from training.evaluate.predict import TrainedStages, load
 
@@ -143,13 +143,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     chosen = choose(dataset, args.part, networks, args.split)
     rule = RegionRule(min_probability=args.min_probability, min_area_px=args.min_area_px)
     thresholds = tuple(sorted({*SEED_THRESHOLDS, *args.threshold}))
-    judge = Evaluator(dataset, TrainedStages(gate, segmenter, rule), thresholds)
-    records, problems = _judged(judge, chosen, args.submission)
-    evaluation = summed_up(judge, args.part, chosen, records, problems)
+    evaluator = Evaluator(dataset, TrainedStages(gate, segmenter, rule), thresholds)
+    records, problems = _evaluate_images(evaluator, chosen, args.submission)
+    evaluation = summarise(evaluator, args.part, chosen, records, problems)
     text = _json(evaluation)
     groups = gallery.choose(records, thresholds[0] if gate else None, args.gallery)
     plots = report.plots(evaluation, records)
-    page = report.html(evaluation, plots, groups, judge.view)
+    page = report.html(evaluation, plots, groups, evaluator.view)
     _write(args.out / "evaluation.json", text)
     for name, svg in plots.files().items():
         _write(args.out / name, svg.decode("utf-8"))
@@ -188,14 +188,14 @@ def _open(args: argparse.Namespace, segmenter: TrainedNetwork | None) -> DataSet
     return dataset
 
 
-def _judged(
-    judge: Evaluator, chosen: UnseenImages, submission: Path | None
+def _evaluate_images(
+    evaluator: Evaluator, chosen: UnseenImages, submission: Path | None
 ) -> tuple[list[ImageRecord], list[Problem]]:
-    from training.evaluate.evaluate import judged
+    from training.evaluate.evaluate import evaluate_images
 
     records: list[ImageRecord] = []
     problems: list[Problem] = []
-    found: Iterable[Any] = judged(judge, chosen, records, problems)
+    found: Iterable[Any] = evaluate_images(evaluator, chosen, records, problems)
     if submission is not None:
         from training.evaluate.submission import write
 

@@ -61,7 +61,7 @@ def gate(
 
     Head "pooled": linear in the mean and the maximum of each channel over the whole image, of
     every output of the backbone (see `backbones.taps`). The position of a defect has no
-    influence, and shallow maps add texture; a small data set does not teach this by itself.
+    influence, and shallow maps add texture; a small data set alone does not train this.
     Layers with the prefix STANDARDISE use the statistics of the training images (see
     `training.fit.compile`).
 
