@@ -86,8 +86,8 @@ def choose(
         kept = [i for i in kept if i not in seen]
         if not kept and seen:
             raise WorkshopError(
-                f"--part unseen: all {len(seen)} images were used in training; give other "
-                "data, or --part all for figures that are too good"
+                f"--part unseen: all {len(seen)} images were used in training or "
+                "validation; give other data, or --part all for figures that are too good"
             )
         return UnseenImages(tuple(kept), frozenset(), len(seen), tuple(problems))
     return UnseenImages(tuple(kept), frozenset(seen), 0, tuple(problems))
