@@ -1,0 +1,1 @@
+"""Decision thresholds of the gate, calibrated on labelled frames."""

@@ -1,4 +1,4 @@
-"""The gate's decision threshold per artifact, in logit space, from labelled frames."""
+"""Calibration of the gate's threshold for each artifact, in logit space, on labelled frames."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from workshop.thresholds import choose
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What was set for an artifact, and what it does on the frames it was chosen on.
+    """Threshold of one artifact, with the counts on the frames that chose it.
 
-    These counts describe the choice. They are no estimate of the miss rate on other frames.
+    The counts describe the choice. They do not estimate the miss rate on other frames.
     """
 
     artifact: str
@@ -46,18 +46,31 @@ def calibrate(
     threads: int,
     progress: Callable[[str], None],
 ) -> tuple[Threshold, ...]:
-    """Score the frames with every gate artifact and write its threshold into the bundle.
+    """Score the frames with every gate artifact and write the thresholds into the bundle.
 
-    With tiles a frame's score is the highest of its tiles', as on the line. Frames with a defect
-    below `min_defect_px` are neither defective nor clean: left out. Raises WorkshopError when no
-    defective frame is left, a frame cannot be read, or an artifact gives no number for one.
+    With tiles, the score of a frame is the highest score of its tiles, as on the line.
+
+    Args:
+        bundle: The bundle to calibrate; its manifest is rewritten.
+        frames: Labelled frames, defective and clean.
+        miss_rate: Largest allowed share of defective frames below the threshold, in [0, 1).
+        min_defect_px: Frames with a smaller defect are left out.
+        threads: Threads for each runtime.
+        progress: Called with the file name of each scored frame.
+
+    Returns:
+        One threshold for each gate artifact, in the order of the manifest.
+
+    Raises:
+        WorkshopError: No defective frame remains, a frame cannot be read, a score is not finite,
+            or the bundle cannot be written.
     """
     used = [f for f in frames if f.class_id == 0 or (f.defect_px or 0) >= min_defect_px]
     if min_defect_px == 0:
         used = list(frames)
     defective = np.array([f.class_id > 0 for f in used])
     if not defective.any():
-        raise WorkshopError("--data: no defective frames; a threshold needs some, 300 are better")
+        raise WorkshopError("--data: no defective frames; add some, 300 or more are better")
     stage = bundle.manifest.gate
     runtimes = [open_runtime(bundle, artifact, threads) for artifact in stage.artifacts]
     scores = np.empty((len(stage.artifacts), len(used)))
@@ -67,14 +80,14 @@ def calibrate(
             boxes = tile_boxes((image.shape[0], image.shape[1]), stage.input)
         except ValueError as error:
             raise WorkshopError(f"--data: {frame.image}: {error}; remove or replace it") from None
-        # Tile by tile, each prepared once for all artifacts.
+        # All artifacts share one preprocessed tile, so that memory holds one tile at a time.
         logits = [[logit(r.run(x)) for r in runtimes] for x in inputs(image, stage.input, boxes)]
-        scores[:, column] = [frame_score(of_one) for of_one in zip(*logits, strict=True)]
+        scores[:, column] = [frame_score(tiles) for tiles in zip(*logits, strict=True)]
         for artifact, score in zip(stage.artifacts, scores[:, column], strict=True):
             if not math.isfinite(score):
                 raise WorkshopError(
-                    f"--data: {frame.image}: {artifact.file.name} gives {score}, no number; "
-                    "train the gate again and export it"
+                    f"--data: {frame.image}: {artifact.file.name} returned {score}, which is "
+                    "not finite; train the gate again and export it"
                 )
         progress(frame.image.name)
     results = []
@@ -101,15 +114,24 @@ def calibrate(
 
 
 def reset(bundle: Bundle) -> None:
-    """Back to the seed's threshold, a probability of 0.01, for every artifact."""
+    """Set every gate artifact to the default threshold, a probability of 0.01.
+
+    Raises WorkshopError if the bundle cannot be written.
+    """
     labels = [a.label for a in bundle.manifest.gate.artifacts]
     write(bundle, dict.fromkeys(labels, SEED_THRESHOLD_LOGIT), "p = 0.01, no labels")
 
 
 def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
-    """Write thresholds by artifact label into `bundle.json`, whole or not at all.
+    """Replace the gate thresholds in `bundle.json` atomically and delete the bundle's signature.
 
-    A signature goes: it was for the old bytes.
+    Args:
+        bundle: The bundle whose manifest is rewritten.
+        thresholds: Threshold in logits for each artifact label.
+        basis: Origin of the thresholds, for the provenance in the manifest.
+
+    Raises:
+        WorkshopError: The bundle cannot be written.
     """
 
     def with_threshold(artifact: Artifact) -> Artifact:
@@ -126,8 +148,9 @@ def write(bundle: Bundle, thresholds: dict[str, float], basis: str) -> None:
     try:
         with files.replacing(bundle.folder / MANIFEST) as new:
             new.write_bytes(encode_manifest(changed))
+        # The signature covers the old bytes and is no longer valid.
         (bundle.folder / SIGNATURE).unlink(missing_ok=True)
     except OSError as error:
         raise WorkshopError(
-            f"--bundle: {bundle.folder}: {error.strerror}; it must be writable"
+            f"--bundle: {bundle.folder}: {error.strerror}; make the folder writable"
         ) from None

@@ -1,0 +1,1 @@
+"""Training and evaluation of the gate and the segmenter."""

@@ -1,11 +1,11 @@
-"""What the person who trains must act on."""
+"""Errors of a training or evaluation run."""
 
 from __future__ import annotations
 
 from workshop.errors import WorkshopError
 
 
-class RunFailed(WorkshopError):
-    """After the start: what was reached until then is kept."""
+class RunError(WorkshopError):
+    """Failure of a run after its start; completed results are kept."""
 
     exit_code = 1

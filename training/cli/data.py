@@ -1,6 +1,6 @@
-"""The commands about data: `edge-train inspect` and `edge-train split`.
+"""Commands `edge-train inspect` and `edge-train split`.
 
-What they need is imported when they run: `--help` answers at once.
+Heavy imports are inside the functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 _INSPECT_EXAMPLE = """\
 example:
-  edge-train inspect DATA --split split.csv --out look
+  edge-train inspect DATA --split split.csv --out plots
 """
 _SPLIT_EXAMPLE = """\
 example:
@@ -23,18 +23,21 @@ _LAYOUTS = "folder of a data set: images/ with masks/ or labels.csv, or train_im
 
 
 def add_inspect(subparsers: Any) -> None:
-    """`inspect DATA`: what is in the data, and what is wrong with it."""
+    """Add the command `inspect DATA`, which reports contents and errors of a data set."""
     parser = subparsers.add_parser(
         "inspect",
         help="counts, sizes, defects, errors and near-duplicates of a data set",
-        description="Look at every image of a data set: counts, sizes, defects, broken files and "
-        "masks, and images that show the same thing.",
+        description="Read every image of a data set and report counts, sizes, defects, damaged "
+        "files and masks, and near-duplicates.",
         epilog=_INSPECT_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", type=Path, metavar="DATA", help=_LAYOUTS)
     parser.add_argument(
-        "--split", type=Path, metavar="FILE", help="a list to check for near-duplicates across it"
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help="check for near-duplicates across the parts of this split list",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write plots as PNG to this folder")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -42,12 +45,12 @@ def add_inspect(subparsers: Any) -> None:
 
 
 def add_split(subparsers: Any) -> None:
-    """`split DATA --out FILE`: the list of which image is for what."""
+    """Add the command `split DATA --out FILE`, which assigns images to parts."""
     parser = subparsers.add_parser(
         "split",
-        help="share images out to training, validation and test",
-        description="Share images out by class to training, validation and test, and write the "
-        "list. Images that show the same thing come into one part.",
+        help="split a data set into training, validation and test",
+        description="Split a data set by class into training, validation and test, and write the "
+        "list. Near-duplicates stay in one part.",
         epilog=_SPLIT_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,9 +62,11 @@ def add_split(subparsers: Any) -> None:
         "--by",
         choices=("likeness", "image"),
         default="likeness",
-        help="keep images that show the same thing in one part (default), or take each by itself",
+        help="keep near-duplicates in one part (default), or assign each image by itself",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="of the shuffling (default 0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="seed of the random order (default 0)"
+    )
     parser.add_argument(
         "--fractions",
         type=_fractions,
@@ -75,7 +80,9 @@ def add_split(subparsers: Any) -> None:
 
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an integer of 0 or more; use for example 0"
+        )
     return int(text)
 
 
@@ -83,7 +90,7 @@ def _fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        message = f"{text!r} is not three numbers like 0.6,0.15,0.25"
+        message = f"{text!r} is not three numbers; use for example 0.6,0.15,0.25"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -126,19 +133,17 @@ def _split(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"out": str(args.out), "groups": group_count, "parts": counts}))
         return 0
-    shown = "" if group_count is None else f" that show {group_count} things"
+    shown = "" if group_count is None else f" in {group_count} groups (near-duplicates share one)"
     print(f"{args.out}: {len(dataset.samples)} images{shown}")
     print("\n".join(part_table(counts)))
     return 0
 
 
 def _make_folder(folder: Path) -> None:
-    """Before the minutes of work, not after."""
+    """Create `folder` before the long computation; raise WorkshopError if that is impossible."""
     from workshop.errors import WorkshopError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkshopError(
-            f"--out: {folder}: {error.strerror}; give a path that can be written"
-        ) from None
+        raise WorkshopError(f"--out: {folder}: {error.strerror}; give a writable path") from None

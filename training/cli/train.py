@@ -1,4 +1,4 @@
-"""edge-train gate, edge-train segmenter."""
+"""Commands `edge-train gate` and `edge-train segmenter`."""
 
 from __future__ import annotations
 
@@ -21,35 +21,45 @@ _EXAMPLE = """\
 example:
   edge-train {stage} --data data --split split.csv --config {stage}.toml --out runs/{stage}
   edge-train {stage} --data data --split split.csv --config {stage}.toml --out runs/{stage} --resume
-Without --config the settings are the seed's, with augmentation; --set changes one:
+Without --config, the defaults apply; --set changes one setting:
   edge-train {stage} --data simulated --set network.width=0.25 --out runs/{stage}
 """
 
 
 def add_train(commands: Any, stage: str) -> None:
+    """Add the command that trains `stage`, "gate" or "segmenter"."""
     parser = commands.add_parser(
         stage,
         help=f"train the {stage}",
-        description=f"Train the {stage}; --out becomes a run folder with the .keras file in it.",
+        description=f"Train the {stage} and write a run folder with the .keras file to --out.",
         epilog=_EXAMPLE.format(stage=stage),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="labelled images, or: simulated"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of labelled images, or the word: simulated",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="train.toml")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable"
     )
     parser.add_argument(
-        "--split", type=Path, metavar="FILE", help="the list of edge-train split; else by the seed"
+        "--split",
+        type=Path,
+        metavar="FILE",
+        help="split list from edge-train split; without it, a split from the seed",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run folder")
     parser.add_argument(
         "--backbone", metavar="NAME", help="none, imagenet or a headless .keras model"
     )
-    parser.add_argument("--seed", type=int, help="of weights, order and changes to the images")
-    parser.add_argument("--resume", action="store_true", help="go on after the last whole epoch")
+    parser.add_argument("--seed", type=int, help="seed of weights, image order and augmentation")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue after the last complete epoch"
+    )
     parser.add_argument(
         "--strategy",
         choices=("one", "mirrored", "multiworker"),
@@ -61,7 +71,7 @@ def add_train(commands: Any, stage: str) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from training.fit.fit import Job, fit  # tensorflow takes seconds: not for --help
+    from training.fit.fit import Job, fit  # importing tensorflow would delay --help
 
     config = _config(args)
     dataset, parts = _data(args, config)

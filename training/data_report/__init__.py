@@ -1,1 +1,1 @@
-"""Inspect a data set before training."""
+"""Inspection of a data set before training."""

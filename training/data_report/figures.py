@@ -1,4 +1,4 @@
-"""What the inspection of a data set found. Types only; as JSON they are the `--json` report."""
+"""Types of the inspection report; `edge-train inspect --json` prints them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """How numbers are spread: smallest, percentiles, largest."""
+    """Distribution of numbers: smallest, percentiles, largest."""
 
     count: int
     smallest: float
@@ -19,10 +19,11 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class ClassCounts(msgspec.Struct, frozen=True):
-    """Of a defect class. A defect is a connected part of a mask (corners touch).
+    """Counts and areas of one defect class. A defect is a connected area of a mask (8 neighbours).
 
-    `images` have the class; on `drawn` of them it is drawn. `per_image` is defects on those;
-    `area_share` an area over the image's. `areas_log2[k]` counts defects of 2^k px up to 2^(k+1).
+    `images` have the class, and `drawn` of them have a mask of it; `per_image` is the number of
+    defects on those. `area_share` is the area of a defect over that of the image. `areas_log2[k]`
+    counts defects of 2^k px or more and less than 2^(k+1) px.
     """
 
     class_id: int
@@ -37,13 +38,15 @@ class ClassCounts(msgspec.Struct, frozen=True):
 
 
 class Size(msgspec.Struct, frozen=True):
+    """Image size, with the number of images that have it."""
+
     width_px: int
     height_px: int
     images: int
 
 
 class NearPair(msgspec.Struct, frozen=True):
-    """Two names, and how alike the images are (0.25 to 1, see `workshop.near_duplicates`)."""
+    """Pair of near-duplicates; `likeness` is 0.25 to 1, see `workshop.near_duplicates`."""
 
     first: str
     second: str
@@ -51,15 +54,15 @@ class NearPair(msgspec.Struct, frozen=True):
 
 
 class DataReport(msgspec.Struct, frozen=True):
-    """Lists hold names of samples.
+    """Report on a data set; its lists hold names of samples.
 
-    `imbalance` is images of the largest class over those of the smallest, None where a class has
-    none. `undrawn`: defective, but with nothing drawn; `drawn_on_defect_free` the opposite.
-    `mask_errors` and `unreadable` say why, one line each. `near_duplicates` are as many pairs as
-    link all that belong together; `groups` counts sets of two images and more that show the same
-    thing, `grouped_images` the images in them. `across_parts` are the groups that a given split
-    tears apart; `parts` are images by part and class ("defect_free" is one) and `unused` those in
-    none.
+    `imbalance` is the ratio of images between the largest and the smallest class, None if a class
+    has no image. `undrawn` are defective images without a mask, `drawn_on_defect_free` the
+    opposite. `mask_errors` and `unreadable` hold one message each. `near_duplicates` links each
+    group with the fewest pairs. `groups` counts the sets of two or more identical or
+    near-duplicate images, `grouped_images` the images in them. `across_parts` are the groups with
+    images in more than one part of the split. `parts` counts images by part and class
+    ("defect_free" is one), `unused` those in no part.
     """
 
     name: str

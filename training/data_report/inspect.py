@@ -1,7 +1,6 @@
-"""What is in a data set, and what is wrong with it, before anything is trained on it.
+"""Inspection of a data set: contents, invalid files and near-duplicates, in one pass.
 
-One pass over the images; nothing is kept of one but its size, its defects' areas and a print of
-10 kB. An image or a mask that cannot be used is counted and listed, and the pass goes on.
+Only the size, the defect areas and a fingerprint of 10 kB of each image stay in memory.
 """
 
 from __future__ import annotations
@@ -25,15 +24,27 @@ _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 def inspect(
     dataset: DataSet, splits: split.Split | None = None, *, progress: bool = False
 ) -> DataReport:
-    """Look at every image. Raises WorkshopError only where the split does not fit the data."""
-    laid = None if splits is None else split.lay(splits, dataset)
-    seen = _look(dataset, progress)
-    pairs = near_duplicates.near_duplicates(seen.prints, progress=progress)
-    numbers = near_duplicates.group_numbers(len(dataset.samples), pairs, tuple(seen.digests))
+    """Inspect every image of a data set; invalid images and masks are listed in the report.
+
+    Args:
+        dataset: The data set.
+        splits: Split list to check for groups across its parts, or None.
+        progress: Show progress on standard error.
+
+    Returns:
+        The report.
+
+    Raises:
+        WorkshopError: The split list does not fit the data.
+    """
+    indices = None if splits is None else split.lay(splits, dataset)
+    measured = _measure(dataset, progress)
+    pairs = near_duplicates.near_duplicates(measured.prints, progress=progress)
+    numbers = near_duplicates.group_numbers(len(dataset.samples), pairs, tuple(measured.digests))
     names = [sample.name for sample in dataset.samples]
     groups = _members(numbers)
     same: dict[str, list[str]] = defaultdict(list)
-    for name, digest in zip(names, seen.digests, strict=True):
+    for name, digest in zip(names, measured.digests, strict=True):
         if digest is not None:
             same[digest].append(name)
     defective = sum(sample.defective for sample in dataset.samples)
@@ -48,39 +59,39 @@ def inspect(
         defect_free=len(names) - defective,
         defective=defective,
         imbalance=max(of_class) / fewest if fewest else None,
-        width_px=_spread([width for _, width in seen.sizes]),
-        height_px=_spread([height for height, _ in seen.sizes]),
+        width_px=_spread([width for _, width in measured.sizes]),
+        height_px=_spread([height for height, _ in measured.sizes]),
         sizes=tuple(
             Size(width, height, count)
             for (height, width), count in sorted(
-                Counter(seen.sizes).items(), key=lambda item: (-item[1], item[0])
+                Counter(measured.sizes).items(), key=lambda item: (-item[1], item[0])
             )
         ),
         classes=tuple(
-            _class_figures(class_id, name, images[class_id], seen)
+            _class_figures(class_id, name, images[class_id], measured)
             for class_id, name in enumerate(dataset.class_names, 1)
         ),
-        defects_per_image=_spread(seen.defects_per_image),
-        undrawn=tuple(seen.undrawn),
-        drawn_on_defect_free=tuple(seen.drawn_on_defect_free),
-        mask_errors=tuple(seen.mask_errors),
-        unreadable=tuple(seen.unreadable),
+        defects_per_image=_spread(measured.defects_per_image),
+        undrawn=tuple(measured.undrawn),
+        drawn_on_defect_free=tuple(measured.drawn_on_defect_free),
+        mask_errors=tuple(measured.mask_errors),
+        unreadable=tuple(measured.unreadable),
         duplicates=tuple(tuple(members) for members in same.values() if len(members) > 1),
         near_duplicates=tuple(
             NearPair(names[pair.first], names[pair.second], pair.likeness)
             for pair in pairs
-            if seen.digests[pair.first] != seen.digests[pair.second]
+            if measured.digests[pair.first] != measured.digests[pair.second]
         ),
         groups=len(groups),
         grouped_images=sum(map(len, groups)),
         across_parts=_across(groups, names, splits),
         parts=None if splits is None else split.count(splits, dataset),
-        unused=laid.unused if laid is not None else 0,
+        unused=indices.unused if indices is not None else 0,
     )
 
 
-class _Seen:
-    """What a pass over the images leaves behind."""
+class _Measurements:
+    """Measurements of all images of one pass."""
 
     def __init__(self, count: int) -> None:
         self.prints = near_duplicates.empty_prints(count)
@@ -96,7 +107,7 @@ class _Seen:
         self.unreadable: list[str] = []
 
     def measure(self, planes: Planes) -> int:
-        """Take down the defects of an image; their number."""
+        """Add the defects in `planes`, bool (lines, pixels, classes); return their number."""
         total, image_px = 0, planes.shape[0] * planes.shape[1]
         for class_id in np.flatnonzero(planes.any(axis=(0, 1))) + 1:
             plane = np.ascontiguousarray(planes[:, :, class_id - 1]).view(np.uint8)
@@ -109,44 +120,44 @@ class _Seen:
         return total
 
 
-def _look(dataset: DataSet, progress: bool) -> _Seen:
-    seen = _Seen(len(dataset.samples))
+def _measure(dataset: DataSet, progress: bool) -> _Measurements:
+    measured = _Measurements(len(dataset.samples))
     samples = dataset.samples
     bar = each(samples, "reading images", "image", total=len(samples), shown=progress)
     for index, sample in enumerate(bar):
         try:
             image = dataset.image(index)
-            seen.digests[index] = dataset.digest(index)
+            measured.digests[index] = dataset.digest(index)
         except WorkshopError as error:
-            seen.unreadable.append(str(error))
+            measured.unreadable.append(str(error))
             continue
-        seen.sizes.append((image.shape[0], image.shape[1]))
-        seen.prints[index] = near_duplicates.fingerprint(image)
+        measured.sizes.append((image.shape[0], image.shape[1]))
+        measured.prints[index] = near_duplicates.fingerprint(image)
         try:
-            defects = seen.measure(dataset.planes(index))
+            defects = measured.measure(dataset.planes(index))
         except WorkshopError as error:
-            seen.mask_errors.append(str(error))
+            measured.mask_errors.append(str(error))
             continue
         if defects:
-            seen.defects_per_image.append(defects)
+            measured.defects_per_image.append(defects)
         if sample.defective and not defects:
-            seen.undrawn.append(sample.name)
+            measured.undrawn.append(sample.name)
         if defects and not sample.defective:
-            seen.drawn_on_defect_free.append(sample.name)
-    return seen
+            measured.drawn_on_defect_free.append(sample.name)
+    return measured
 
 
-def _class_figures(class_id: int, name: str, images: int, seen: _Seen) -> ClassCounts:
-    areas = seen.areas[class_id]
+def _class_figures(class_id: int, name: str, images: int, measured: _Measurements) -> ClassCounts:
+    areas = measured.areas[class_id]
     return ClassCounts(
         class_id=class_id,
         name=name,
         images=images,
-        drawn=len(seen.per_image[class_id]),
+        drawn=len(measured.per_image[class_id]),
         defects=len(areas),
-        per_image=_spread(seen.per_image[class_id]),
+        per_image=_spread(measured.per_image[class_id]),
         area_px=_spread(areas),
-        area_share=_spread(seen.shares[class_id]),
+        area_share=_spread(measured.shares[class_id]),
         areas_log2=_by_power_of_two(areas),
     )
 
@@ -165,7 +176,7 @@ def _spread(values: list[int] | list[float]) -> Spread | None:
 
 
 def _members(numbers: NDArray[np.int64]) -> list[list[int]]:
-    """The groups of two and more, as indices."""
+    """Return the groups of two or more, as indices."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, number in enumerate(numbers.tolist()):
         groups[number].append(index)

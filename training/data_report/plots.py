@@ -1,4 +1,4 @@
-"""Pictures of a data set: counts, areas, sizes, samples with their masks, near-duplicates."""
+"""Plots of a data set: counts, areas, sizes, samples with their masks, near-duplicates."""
 
 from __future__ import annotations
 
@@ -23,13 +23,23 @@ _MAX_PAIRS = 12
 _SIDE_PX = 320
 _CELL_IN = 2.2
 _DPI = 120
-_SOUND = "#8a8f98"
+_DEFECT_FREE = "#8a8f98"
 
 
 def plots(dataset: DataSet, report: DataReport, out: Path) -> tuple[Path, ...]:
-    """Write PNG files to the folder `out`; give their paths. Raises WorkshopError.
+    """Write the plots of a report as PNG files.
 
-    classes, areas, sizes and samples always, near_duplicates where there are some.
+    Args:
+        dataset: The data set.
+        report: Its report.
+        out: Folder for classes.png, areas.png, sizes.png and samples.png, and for
+            near_duplicates.png if there are any.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        WorkshopError: The folder cannot be written.
     """
     figures = {
         "classes": _class_counts(report),
@@ -45,15 +55,15 @@ def plots(dataset: DataSet, report: DataReport, out: Path) -> tuple[Path, ...]:
         for name, figure in figures.items():
             paths.append(out / f"{name}.png")
             FigureCanvasAgg(figure)
-            # Without it the file holds the version of matplotlib and would differ with it.
+            # By default the file contains the version of matplotlib and would change with it.
             figure.savefig(paths[-1], dpi=_DPI, metadata={"Software": None})
     except OSError as error:
-        raise WorkshopError(f"{out}: {error.strerror}; give a folder to write to") from None
+        raise WorkshopError(f"{out}: {error.strerror}; give a writable folder") from None
     return tuple(paths)
 
 
 def _colour(class_id: int) -> tuple[float, float, float]:
-    """Ten colours told apart at a glance, then the same again."""
+    """Return one of ten distinct colours; they repeat after ten classes."""
     red, green, blue = matplotlib.colormaps["tab10"](class_id % 10)[:3]
     return red, green, blue
 
@@ -62,7 +72,7 @@ def _class_counts(report: DataReport) -> Figure:
     figure, axes = _figure()
     names = ["defect-free", *(_plain(figures.name) for figures in report.classes)]
     counts = [report.defect_free, *(figures.images for figures in report.classes)]
-    colours = [_SOUND, *(_colour(figures.class_id) for figures in report.classes)]
+    colours = [_DEFECT_FREE, *(_colour(figures.class_id) for figures in report.classes)]
     bars = axes.barh(range(len(names)), counts, color=colours)
     axes.bar_label(bars, padding=3)
     axes.set_yticks(range(len(names)), names)
@@ -99,7 +109,7 @@ def _sizes(report: DataReport) -> Figure:
             [size.height_px for size in report.sizes],
             s=[12 + 4 * float(np.sqrt(size.images)) for size in report.sizes],
             alpha=0.5,
-            color=_SOUND,
+            color=_DEFECT_FREE,
         )
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
@@ -136,17 +146,17 @@ def _near_duplicates(dataset: DataSet, report: DataReport) -> Figure:
     for pair in chosen:
         cells.append([_outlined(dataset, at[name]) for name in (pair.first, pair.second)])
         titles.append(f"{pair.likeness:.2f}\n{pair.first}\n{pair.second}")
-    return _sheet(cells, titles, "Near-duplicates, least alike first")
+    return _sheet(cells, titles, "Near-duplicates, lowest likeness first")
 
 
 def _spread_over(items: Sequence[int], count: int) -> list[int]:
-    """Up to `count` of the items, evenly."""
+    """Return up to `count` of the items, evenly spaced."""
     picks = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in picks.tolist()]
 
 
 def _outlined(dataset: DataSet, index: int) -> Image | None:
-    """The image in RGB, small, its masks as coloured outlines; None where it cannot be read."""
+    """Return a small RGB image with its masks outlined, or None if it cannot be read."""
     try:
         image = dataset.image(index)
     except WorkshopError:
@@ -161,7 +171,7 @@ def _outlined(dataset: DataSet, index: int) -> Image | None:
         return np.asarray(small, np.uint8)
     for class_id in (np.flatnonzero(planes.any(axis=(0, 1))) + 1).tolist():
         plane = np.ascontiguousarray(planes[:, :, class_id - 1]).view(np.uint8)
-        # Scaled by area, so that a speck stays; every touched pixel counts.
+        # Scaled by area, with every covered pixel, so that small defects stay visible.
         cover = cv2.resize(plane * np.uint8(255), size, interpolation=cv2.INTER_AREA)
         touched = (cover > 0).astype(np.uint8)
         contours, _ = cv2.findContours(touched, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -199,5 +209,5 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _plain(text: str) -> str:
-    """A name is no formula: matplotlib takes what is between dollars for one."""
+    """Escape dollar signs: matplotlib reads text between two of them as a formula."""
     return text.replace("$", r"\$")

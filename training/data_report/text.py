@@ -1,4 +1,4 @@
-"""The report of a data set as text for a terminal."""
+"""Inspection report as text for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHOWN = 5
 
 
 def text(report: DataReport) -> str:
-    """The report in lines of up to a terminal's width; long lists are cut, the JSON has them."""
+    """Format a report for a terminal; long lists are cut, `--json` has them in full."""
     return "\n".join(_lines(report))
 
 
@@ -28,9 +28,9 @@ def _lines(report: DataReport) -> Iterator[str]:
             yield f"{r.unused} images in no part"
     yield ""
     yield from _list("unreadable images", r.unreadable)
-    yield from _list("masks that cannot be used", r.mask_errors)
-    yield from _list("defective images with nothing drawn", r.undrawn)
-    yield from _list("defect-free images with something drawn", r.drawn_on_defect_free)
+    yield from _list("invalid masks", r.mask_errors)
+    yield from _list("defective images without a mask", r.undrawn)
+    yield from _list("defect-free images with a mask", r.drawn_on_defect_free)
     yield from _list("sets of identical files", [" = ".join(names) for names in r.duplicates])
     yield from _list(
         "near-duplicate pairs",
@@ -40,7 +40,7 @@ def _lines(report: DataReport) -> Iterator[str]:
         ],
     )
     if r.groups:
-        yield f"{r.grouped_images} images show the same thing as another, in {r.groups} groups"
+        yield f"{r.grouped_images} images have a duplicate or near-duplicate, in {r.groups} groups"
     if r.parts is not None:
         yield from _list(
             "groups across the parts of the split", [" ~ ".join(g) for g in r.across_parts]
@@ -48,10 +48,11 @@ def _lines(report: DataReport) -> Iterator[str]:
 
 
 def part_table(parts: dict[str, dict[str, int]]) -> Iterator[str]:
-    """Images by part and class."""
+    """Yield the lines of a table of images by part and class, from `parts[part][class]`."""
     rows = [["", *parts]]
     rows += [
-        [name, *(str(of[name]) for of in parts.values())] for name in next(iter(parts.values()))
+        [name, *(str(counts[name]) for counts in parts.values())]
+        for name in next(iter(parts.values()))
     ]
     return _table(rows)
 
@@ -73,7 +74,7 @@ def _three(spread: Spread) -> str:
 
 
 def _classes(r: DataReport) -> Iterator[str]:
-    rows = [["class", "images", "drawn", "defects", "an image", "area px: 5 %", "50 %", "95 %"]]
+    rows = [["class", "images", "drawn", "defects", "per image", "area px: 5 %", "50 %", "95 %"]]
     rows[0] += ["of the image: 5 %", "50 %", "95 %"]
     for figures in r.classes:
         row = [figures.name, str(figures.images), str(figures.drawn), str(figures.defects)]

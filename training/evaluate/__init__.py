@@ -1,1 +1,1 @@
-"""Evaluate trained models on images they have not seen."""
+"""Evaluation of trained models on images that they were not trained on."""

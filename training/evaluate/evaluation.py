@@ -1,4 +1,4 @@
-"""What is told of trained models in the end: `evaluation.json`. Pure."""
+"""Figures of an evaluation: the content of `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ SEED_THRESHOLDS = (0.01, 0.5)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Image that could not be evaluated, with the error message."""
+
     name: str
     reason: str
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`knows_seen`: its card lists the images it was trained and chosen on."""
+    """Evaluated model.
+
+    `knows_seen` is true if its card lists the images of its training and validation.
+    """
 
     file: str
     sha256: str
@@ -36,8 +41,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
-    """`judged` = `clean` + `drawn` + `not_drawn` (defective, and nobody drew it). `seen` of the
-    judged were in a model's training or validation; `left_out` for that reason."""
+    """Counts of images.
+
+    `judged` images were evaluated: `clean`, `drawn` (defective, with a mask) and `not_drawn`
+    (defective, without a mask). `seen` of them were used in training or validation of a model;
+    `left_out` were excluded for that reason.
+    """
 
     data: str
     part: Part
@@ -51,8 +60,11 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """`evaluation.json`. Thresholds are probabilities; `line` holds each of them, the least
-    first, and the segmenter without a gate last (threshold null)."""
+    """Content of `evaluation.json`.
+
+    Thresholds are probabilities. `line` has the figures at each of them, in ascending order, then
+    those of the segmenter without a gate (threshold null).
+    """
 
     schema_version: Literal[1] = 1
     notice: str
@@ -74,7 +86,19 @@ def evaluation(
     thresholds: Sequence[float],
     records: Sequence[ImageRecord],
 ) -> Evaluation:
-    """`models` by stage, "gate" and "segmenter" or one of them; `thresholds` ascending."""
+    """Compute all figures of an evaluation.
+
+    Args:
+        images: Counts of images.
+        models: Models by stage: "gate", "segmenter" or both.
+        class_names: Names of the defect classes, 1 first.
+        rule: Rule for regions.
+        thresholds: Gate thresholds as probabilities, ascending.
+        records: Records of the evaluated images.
+
+    Returns:
+        The content of `evaluation.json`.
+    """
     line: list[LineFigures] = []
     if "segmenter" in models:
         if "gate" in models:
@@ -93,13 +117,13 @@ def evaluation(
     )
 
 
-def _at_threshold(records: Sequence[ImageRecord], place: int, threshold: float) -> LineFigures:
-    least = logit(threshold)
+def _at_threshold(records: Sequence[ImageRecord], index: int, threshold: float) -> LineFigures:
+    lowest = logit(threshold)
     return line_figures(
         records,
         threshold,
-        lambda r: r.logit is not None and r.logit >= least,
-        lambda r: r.line[place],
+        lambda r: r.logit is not None and r.logit >= lowest,
+        lambda r: r.line[index],
     )
 
 
@@ -113,17 +137,17 @@ def _gate(records: Sequence[ImageRecord], thresholds: Sequence[float]) -> GateFi
 
 
 def notice(images: Images, models: dict[str, Model]) -> str:
-    """The first line of every report: what these images were to the models."""
-    silent = [name for name, model in models.items() if not model.knows_seen]
+    """Return the first line of every report: if the models were trained on these images."""
+    unknown = [name for name, model in models.items() if not model.knows_seen]
     if images.seen:
         return (
-            f"Not to be reported: {images.seen} of {images.judged} images were seen in training or "
+            f"Do not report: {images.seen} of {images.judged} images were used in training or "
             "validation. These figures are too good."
         )
-    if silent:
+    if unknown:
         return (
-            f"Whether the images were seen in training is not known: no card in the "
-            f"{' and the '.join(silent)}. If they were, these figures are too good."
+            f"It is unknown if the images were used in training: no card in the "
+            f"{' and the '.join(unknown)}. If they were, these figures are too good."
         )
     left = f"; {images.left_out} seen ones were left out" if images.left_out else ""
     return f"All {images.judged} images are new to the models{left}."

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation's report: which images are shown, and what of them."""
+"""Gallery of the evaluation report: selection of images and their panels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workshop.segmentation_metrics import ImageOutcome, ImageRecord, image_dice
 
 @dataclass(frozen=True, slots=True)
 class GalleryImage:
-    """An image for the gallery."""
+    """Image chosen for the gallery, with its caption."""
 
     record: ImageRecord
     caption: str
@@ -21,6 +21,8 @@ class GalleryImage:
 
 @dataclass(frozen=True, slots=True)
 class GalleryGroup:
+    """Group of gallery images under one title, with an explanation."""
+
     title: str
     text: str
     picks: tuple[GalleryImage, ...]
@@ -28,6 +30,8 @@ class GalleryGroup:
 
 @dataclass(frozen=True, slots=True)
 class GalleryEntry:
+    """Rendered gallery image; `wide` puts its panels below each other."""
+
     name: str
     caption: str
     wide: bool
@@ -37,9 +41,15 @@ class GalleryEntry:
 def choose(
     records: Sequence[ImageRecord], threshold: float | None, most: int
 ) -> tuple[GalleryGroup, ...]:
-    """Best, worst, missed and false alarms at `threshold`, `most` of each at the most.
+    """Choose the best, worst and missed images and the false alerts.
 
-    `threshold` is the least of the report's; None without a gate.
+    Args:
+        records: Records of all evaluated images.
+        threshold: Lowest threshold of the report, a probability; None without a gate.
+        most: Largest number of images in a group.
+
+    Returns:
+        Four groups, which may be empty.
     """
     shown = [(r, _result(r, threshold), _passed(r, threshold)) for r in records]
     dices = sorted(
@@ -50,7 +60,7 @@ def choose(
         ),
         key=lambda pair: (-pair[0], pair[1].name),
     )
-    # An image is not both among the best and among the worst.
+    # So that no image is among both the best and the worst.
     half = min(most, len(dices) // 2)
     best, worst = dices[: len(dices) - half][:most], dices[::-1][:half]
     missed = [r for r, one, on in shown if r.defective and not (one.regions if one else on)]
@@ -63,22 +73,32 @@ def choose(
         return _score(record) + ("" if on else "; the gate stopped it")
 
     return (
-        GalleryGroup("Best", "Defects found best, by Dice.", _with_dice(best)),
-        GalleryGroup("Worst", "Alerted, but drawn worst, by Dice.", _with_dice(worst)),
+        GalleryGroup("Best", "Alerted images with the highest Dice.", _with_dice(best)),
+        GalleryGroup("Worst", "Alerted images with the lowest Dice.", _with_dice(worst)),
         GalleryGroup(
             "Missed",
-            f"Defective images without an alert: {len(missed)}. Least suspect first.",
+            f"Defective images without an alert: {len(missed)}. Lowest score first.",
             tuple(GalleryImage(r, caption(r)) for r in missed[:most]),
         ),
         GalleryGroup(
-            "False alarms",
-            f"Clean images with an alert: {len(alarms)}. Most suspect first.",
+            "False alerts",
+            f"Clean images with an alert: {len(alarms)}. Highest score first.",
             tuple(GalleryImage(r, caption(r)) for r in alarms[:most]),
         ),
     )
 
 
 def entry(pick: GalleryImage, view: ImageView, names: Sequence[str]) -> GalleryEntry:
+    """Render one image: itself, with its masks, and with the prediction if there is one.
+
+    Args:
+        pick: The image and its caption.
+        view: Pixels, masks and prediction.
+        names: Names of the defect classes, 1 first.
+
+    Returns:
+        The panels as JPEG data URLs.
+    """
     plain = small(view.image)
     panels = [Panel("image", jpeg_url(plain))]
     masks = [view.drawn[:, :, k] for k in range(len(names))]

@@ -1,4 +1,4 @@
-"""The plots of an evaluation's report."""
+"""Plots of the evaluation report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ _MIDDLE = 0.5
 
 
 def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[Plot, ...]:
-    """ROC, precision and recall, scores, overkill. Logits of at least one image of each side."""
+    """Plot ROC, precision and recall, scores, and overkill.
+
+    Args:
+        clean: Logits of the clean images, at least one.
+        defective: Logits of the defective images, at least one.
+        figures: Figures of the gate; their thresholds are marked.
+
+    Returns:
+        The four plots.
+    """
     truth = np.r_[np.zeros(len(clean)), np.ones(len(defective))]
     scores = np.r_[clean, defective]
     fpr, tpr, _ = metrics.roc_curve(truth, scores)
@@ -31,66 +40,66 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
         for at in figures.at
     ]
 
-    def roc(axes: Axes, look: PlotStyle) -> None:
-        axes.plot([0, 1], [0, 1], color=look.grid, linestyle="--")
-        axes.plot(fpr, tpr, color=look.clean)
+    def roc(axes: Axes, style: PlotStyle) -> None:
+        axes.plot([0, 1], [0, 1], color=style.grid, linestyle="--")
+        axes.plot(fpr, tpr, color=style.clean)
         marks = [(1 - c, d, t) for t, c, d, _ in places if c is not None and d is not None]
-        _marks(axes, look, marks)
+        _marks(axes, style, marks)
         axes.set(xlabel="clean images passed on", ylabel="defective images passed on")
 
-    def pr(axes: Axes, look: PlotStyle) -> None:
-        axes.axhline(float(truth.mean()), color=look.grid, linestyle="--")
-        axes.plot(recall, precision, color=look.clean, drawstyle="steps-pre")
+    def pr(axes: Axes, style: PlotStyle) -> None:
+        axes.axhline(float(truth.mean()), color=style.grid, linestyle="--")
+        axes.plot(recall, precision, color=style.clean, drawstyle="steps-pre")
         marks = [(d, p, t) for t, _, d, p in places if d is not None and p is not None]
-        _marks(axes, look, marks)
+        _marks(axes, style, marks)
         axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.05))
 
-    def histogram(axes: Axes, look: PlotStyle) -> None:
-        # A few scores far out would leave one bar for all the others.
+    def histogram(axes: Axes, style: PlotStyle) -> None:
+        # Without the limits, a few outliers would put all other scores into one bar.
         low, high = np.percentile(scores, (0.5, 99.5))
         bins = np.linspace(min(low, -6), max(high, 2), 41)
         for values, colour, name in (
-            (clean, look.clean, "clean"),
-            (defective, look.defect, "defective"),
+            (clean, style.clean, "clean"),
+            (defective, style.defect, "defective"),
         ):
             inside = np.clip(values, bins[0], bins[-1])
             axes.hist(inside, bins.tolist(), color=colour, alpha=0.65, label=name)
         for at in figures.at:
-            axes.axvline(logit(at.threshold), color=look.ink, linewidth=1, linestyle=":")
+            axes.axvline(logit(at.threshold), color=style.ink, linewidth=1, linestyle=":")
         axes.set(xlabel="gate's logit", ylabel="images")
-        axes.legend(frameon=False, labelcolor=look.ink)
+        axes.legend(frameon=False, labelcolor=style.ink)
 
-    def overkill(axes: Axes, look: PlotStyle) -> None:
-        axes.plot(1 - tpr, fpr, color=look.clean, drawstyle="steps-pre")
+    def overkill(axes: Axes, style: PlotStyle) -> None:
+        axes.plot(1 - tpr, fpr, color=style.clean, drawstyle="steps-pre")
         shown = [o for o in figures.overkill if o.overkill.value is not None]
-        _whiskers(axes, look, [_allowed(o, len(defective)) for o in shown], _values(shown))
+        _whiskers(axes, style, [_allowed(o, len(defective)) for o in shown], _values(shown))
         axes.set(xlabel="defective images missed", ylabel="clean images passed on")
         axes.set(xlim=(-0.005, 0.105), ylim=(-0.02, 1.02))
 
     return (
         plot(
             "ROC",
-            f"Defective against clean images passed on, over all thresholds; dots: thresholds of "
-            f"this report. AUROC {_shown(figures.auroc)}: how often a defective image scores "
-            "higher than a clean one; the dashed line is chance.",
+            f"Defective against clean images passed on, over all thresholds; dots mark the "
+            f"thresholds of this report. AUROC {_shown(figures.auroc)} is the probability that a "
+            "defective image scores higher than a clean one; the dashed line is chance.",
             roc,
         ),
         plot(
             "Precision and recall",
-            f"Of what is passed on, the defective share. Average precision "
+            f"Precision is the defective share of the images passed on. Average precision "
             f"{_shown(figures.average_precision)}; the dashed line is chance.",
             pr,
         ),
         plot(
             "Scores",
             "The gate's scores of clean and of defective images; dotted lines: thresholds of this "
-            "report. Scores beyond an end are counted at it.",
+            "report. Scores outside the range are counted at its ends.",
             histogram,
         ),
         plot(
             "Overkill",
-            "Clean images passed on, at the threshold that misses so many defective ones. The "
-            "threshold is chosen on these images: it shows the ranking and promises nothing.",
+            "Clean images passed on, against defective images missed, over all thresholds. Each "
+            "threshold is chosen on these images: it does not estimate the miss rate on others.",
             overkill,
         ),
     )
@@ -99,29 +108,29 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
 def dice_plot(names: Sequence[str], values: Sequence[Estimate]) -> Plot:
     """Dice per class with intervals, at least one of them with a value."""
 
-    def draw(axes: Axes, look: PlotStyle) -> None:
+    def draw(axes: Axes, style: PlotStyle) -> None:
         for row, one in enumerate(values):
             if one.value is not None and one.low is not None and one.high is not None:
-                axes.plot([one.low, one.high], [row, row], color=look.defect, linewidth=2)
-                axes.plot([one.value], [row], "o", color=look.defect)
+                axes.plot([one.low, one.high], [row, row], color=style.defect, linewidth=2)
+                axes.plot([one.value], [row], "o", color=style.defect)
         axes.set(xlabel="Dice", xlim=(-0.02, 1.02), ylim=(len(values) - 0.5, -0.5))
         labels = [f"{_short(n)} ({one.n})" for n, one in zip(names, values, strict=True)]
         axes.set_yticks(range(len(values)), labels)
 
     text = (
-        "Mean over the images on which the class is drawn (how many: in brackets), with the "
+        "Mean over the images on which the class is drawn (number in brackets), with the "
         "95 % bootstrap interval."
     )
     return plot("Dice per class", text, draw, height_in=max(1.6, 0.8 + 0.4 * len(values)))
 
 
-def _marks(axes: Axes, look: PlotStyle, marks: Sequence[tuple[float, float, float]]) -> None:
-    """Dots with their thresholds; those at one place share a label."""
+def _marks(axes: Axes, style: PlotStyle, marks: Sequence[tuple[float, float, float]]) -> None:
+    """Draw a dot for each (x, y, threshold); thresholds at one position share a label."""
     at: dict[tuple[float, float], list[str]] = {}
     for x, y, threshold in marks:
         at.setdefault((x, y), []).append(f"{threshold:g}")
     for (x, y), names in at.items():
-        axes.plot([x], [y], "o", color=look.defect, clip_on=False)
+        axes.plot([x], [y], "o", color=style.defect, clip_on=False)
         left = x > _MIDDLE
         axes.annotate(
             ", ".join(names),
@@ -129,15 +138,15 @@ def _marks(axes: Axes, look: PlotStyle, marks: Sequence[tuple[float, float, floa
             xytext=(-7 if left else 7, -13),
             textcoords="offset points",
             ha="right" if left else "left",
-            color=look.ink,
+            color=style.ink,
         )
 
 
-def _whiskers(axes: Axes, look: PlotStyle, x: Sequence[float], values: Sequence[Estimate]) -> None:
+def _whiskers(axes: Axes, style: PlotStyle, x: Sequence[float], values: Sequence[Estimate]) -> None:
     for at, one in zip(x, values, strict=True):
         if one.value is not None and one.low is not None and one.high is not None:
-            axes.plot([at, at], [one.low, one.high], color=look.defect, linewidth=1.5)
-            axes.plot([at], [one.value], "o", color=look.defect)
+            axes.plot([at, at], [one.low, one.high], color=style.defect, linewidth=1.5)
+            axes.plot([at], [one.value], "o", color=style.defect)
 
 
 def _allowed(one: Overkill, defective: int) -> float:

@@ -1,4 +1,4 @@
-"""The two trained networks on one image, with the line's own preprocessing and rule for regions."""
+"""Predictions of the trained networks with the preprocessing and the region rule of the line."""
 
 from __future__ import annotations
 
@@ -21,44 +21,48 @@ from workshop.model_card import ModelCard
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedNetwork:
-    """A trained model. Without a card its input is what edge-export would take it to be."""
+    """Trained model; without a card, its input format is the one that edge-export assumes."""
 
     file: str
     source: source.FloatNetwork
 
     @property
     def spec(self) -> InputSpec:
+        """Return the input format."""
         return self.source.spec
 
     @property
     def card(self) -> ModelCard | None:
+        """Return the model card, or None if the file has none."""
         return self.source.card
 
     @property
     def sha256(self) -> str:
+        """Return the digest of the file, in hex."""
         return self.source.sha256
 
     def run(self, image: Image) -> NDArray[np.float32]:
-        """Outputs for the image or its tiles, float32 (n, ...).
+        """Run the model on the image or its tiles; return the outputs, float32 (n, ...).
 
-        ValueError if an output is not a finite number, or if there would be too many tiles.
+        Raises ValueError if an output is not finite or if the image has too many tiles.
         """
         out = np.concatenate([self.source.run(x) for x in inputs(image, self.spec)])
         if not np.isfinite(out).all():
-            raise ValueError(f"{self.file}: the output is not a number")
+            raise ValueError(f"{self.file}: the output is not finite; train the model again")
         return out
 
 
 def load(stage: Literal["gate", "segmenter"], path: Path) -> TrainedNetwork:
-    """A .keras file; a gate that ends in a sigmoid loses it. Raises EdgeError."""
+    """Load a .keras file and remove a final sigmoid of a gate; raise EdgeError if it is invalid."""
     return TrainedNetwork(path.name, source.load(stage, path))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What the networks that are there say of one image.
+    """Outputs of the networks for one image of `shape` (lines, pixels).
 
-    `logits` is float32 (n,), `maps` float32 (n, h, w, classes), n the number of tiles or 1.
+    `logits` is float32 (n,), `maps` is float32 (n, h, w, classes), with n tiles or 1. They are
+    None if the network is missing.
     """
 
     shape: tuple[int, int]
@@ -67,58 +71,68 @@ class Prediction:
 
     @property
     def score(self) -> float | None:
-        """The gate's logit of the image."""
+        """Return the logit of the image, or None without a gate."""
         return None if self.logits is None else frame_score(self.logits.tolist())
 
 
 class TrainedStages:
-    """Gate, segmenter or both, and the rule for regions: the line as it will be."""
+    """Stages as on the line: gate, segmenter or both, with the rule for regions."""
 
     def __init__(
         self, gate: TrainedNetwork | None, segmenter: TrainedNetwork | None, rule: RegionRule
     ) -> None:
         self.gate, self.segmenter, self.rule = gate, segmenter, rule
 
-    def look(self, image: Image) -> Prediction:
-        """Both networks, whatever the gate says. ValueError as `TrainedNetwork.run`."""
+    def predict(self, image: Image) -> Prediction:
+        """Run both networks, independent of the gate's result; raise as `TrainedNetwork.run`."""
         return Prediction(
             (image.shape[0], image.shape[1]),
             None if self.gate is None else self.gate.run(image).reshape(-1),
             None if self.segmenter is None else self.segmenter.run(image),
         )
 
-    def pixels(self, look: Prediction) -> ClassMap:
-        """The segmenter alone, each pixel on its own: its most probable class, if that reaches
-        the rule's least probability. What `regions` starts from, areas of any size."""
-        return best_class(self._whole(look, None), look.shape, self.rule.min_probability)[1]
+    def pixels(self, prediction: Prediction) -> ClassMap:
+        """Return the class map of the segmenter before the rule on areas, uint8 (lines, pixels).
 
-    def regions(self, look: Prediction) -> tuple[Region, ...]:
-        """The segmenter alone, under the rule."""
-        return regions(self._whole(look, None), look.shape, self.rule)
+        A pixel has its most probable class if that reaches the minimum probability, else 0.
+        Raises ValueError without a segmenter.
+        """
+        return best_class(
+            self._whole(prediction, None), prediction.shape, self.rule.min_probability
+        )[1]
 
-    def line(self, look: Prediction, threshold_logit: float) -> tuple[Region, ...]:
-        """Both stages, as `edge_agent`'s Gate and Segmenter: nothing where the gate sees nothing,
-        and only suspect tiles where both stages look at the same ones."""
-        if look.logits is None or look.score is None or self.gate is None:
-            raise ValueError("there is no gate")
-        if not is_suspect(look.score, threshold_logit):
+    def regions(self, prediction: Prediction) -> tuple[Region, ...]:
+        """Return the regions of the segmenter alone; raise ValueError without a segmenter."""
+        return regions(self._whole(prediction, None), prediction.shape, self.rule)
+
+    def line(self, prediction: Prediction, threshold_logit: float) -> tuple[Region, ...]:
+        """Return the regions of both stages, as Gate and Segmenter of the agent give them.
+
+        There are none if the image is not suspect. If both stages use the same tiles, only
+        suspect tiles count. Raises ValueError if a stage is missing.
+        """
+        if prediction.logits is None or prediction.score is None or self.gate is None:
+            raise ValueError("no gate; load one")
+        if not is_suspect(prediction.score, threshold_logit):
             return ()
         suspect = [
             box
-            for box, one in zip(tile_boxes(look.shape, self.gate.spec), look.logits, strict=True)
+            for box, one in zip(
+                tile_boxes(prediction.shape, self.gate.spec), prediction.logits, strict=True
+            )
             if is_suspect(float(one), threshold_logit)
         ]
-        return regions(self._whole(look, suspect), look.shape, self.rule)
+        return regions(self._whole(prediction, suspect), prediction.shape, self.rule)
 
-    def _whole(self, look: Prediction, suspect: Sequence[Box] | None) -> NDArray[np.float32]:
-        """Probabilities (h, w, classes): of the frame, or, without tiles, still to be resized."""
-        if look.maps is None or self.segmenter is None:
-            raise ValueError("there is no segmenter")
+    def _whole(self, prediction: Prediction, suspect: Sequence[Box] | None) -> NDArray[np.float32]:
+        """Return the probabilities (h, w, classes), at image size or, without tiles, input size."""
+        if prediction.maps is None or self.segmenter is None:
+            raise ValueError("no segmenter; load one")
         spec = self.segmenter.spec
         if spec.tiles is None:
-            return np.asarray(look.maps[0])
-        boxes = tile_boxes(look.shape, spec)
+            return np.asarray(prediction.maps[0])
+        boxes = tile_boxes(prediction.shape, spec)
         if suspect and set(suspect) <= set(boxes):
             kept = [i for i, box in enumerate(boxes) if box in suspect]
-            return stitch(look.maps[kept], look.shape, spec, [boxes[i] for i in kept])
-        return stitch(look.maps, look.shape, spec, boxes)
+            return stitch(prediction.maps[kept], prediction.shape, spec, [boxes[i] for i in kept])
+        return stitch(prediction.maps, prediction.shape, spec, boxes)

@@ -1,4 +1,4 @@
-"""The report of an evaluation, as a page and as a table. What a figure means stands beside it."""
+"""Evaluation report, as an HTML page and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ _MOST_PROBLEMS = 10
 
 @dataclass(frozen=True, slots=True)
 class Plots:
+    """Plots of a report; `gate` is empty and `dice` None without data for them."""
+
     gate: tuple[Plot, ...]
     dice: Plot | None
 
     def files(self) -> dict[str, bytes]:
-        """Each as an SVG for a light page, by file name."""
+        """Return each plot as SVG for a light page, by file name."""
         shown = (*self.gate, *(() if self.dice is None else (self.dice,)))
         return {f"{re.sub('[^a-z]+', '-', p.title.lower())}.svg": p.light for p in shown}
 
 
 def plots(evaluation: Evaluation, records: Sequence[ImageRecord]) -> Plots:
+    """Draw the plots that the evaluation has data for."""
     return Plots(_gate_plots(evaluation, records), _dice_plot(evaluation))
 
 
@@ -42,7 +45,17 @@ def html(
     groups: Iterable[GalleryGroup],
     view: Callable[[ImageRecord], ImageView],
 ) -> str:
-    """The page. `view` is called for the pictures in turn; what it gives is not kept."""
+    """Render the HTML page.
+
+    Args:
+        evaluation: The figures.
+        drawn: The plots.
+        groups: The images of the gallery.
+        view: Gives the pixels of one image; called once for each, so that memory holds one.
+
+    Returns:
+        The page, without links to other files.
+    """
     names = evaluation.class_names
     return page.render(
         "training.evaluate",
@@ -60,7 +73,7 @@ def html(
 
 
 def table(evaluation: Evaluation) -> str:
-    """For the terminal: a short, aligned excerpt."""
+    """Return the main figures as aligned text for a terminal."""
     images = evaluation.images
     lines = [
         evaluation.notice,

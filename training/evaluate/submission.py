@@ -1,6 +1,6 @@
-"""Predictions as the Severstal competition takes them: ImageId_ClassId, EncodedPixels.
+"""Predictions in the format of the Severstal competition: ImageId_ClassId, EncodedPixels.
 
-One row for each image and class, "name.jpg_3"; the run lengths are empty where nothing was found.
+There is one row for each image and class ("name.jpg_3"); run lengths without a defect are empty.
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ COLUMNS = ("ImageId_ClassId", "EncodedPixels")
 
 
 def write(path: Path, predictions: Iterable[tuple[str, Planes]]) -> int:
-    """Write predictions as they come, bool (lines, pixels, classes) each; give the rows written.
+    """Write predictions to `path`, one at a time, and replace the file at the end.
 
-    Raises WorkshopError where the file cannot be written or a name is there twice; what was at
-    `path` then stays as it was.
+    Args:
+        path: The CSV file. It stays unchanged after an error.
+        predictions: Name and masks of each image, bool (lines, pixels, classes).
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        WorkshopError: The file cannot be written, or a name is invalid or occurs twice.
     """
     rows, seen = 0, set()
     try:
@@ -35,20 +42,20 @@ def write(path: Path, predictions: Iterable[tuple[str, Planes]]) -> int:
             table.writerow(COLUMNS)
             for name, planes in predictions:
                 if check_name(name, str(path)) in seen:
-                    raise WorkshopError(f"{path}: {name} is there twice; predict each image once")
+                    raise WorkshopError(f"{path}: {name} occurs twice; predict each image once")
                 seen.add(name)
                 for class_id in range(1, planes.shape[2] + 1):
                     table.writerow((f"{name}_{class_id}", rle.encode(planes[:, :, class_id - 1])))
                     rows += 1
     except OSError as error:
-        raise WorkshopError(f"{path}: {error.strerror}; give a file to write") from None
+        raise WorkshopError(f"{path}: {error.strerror}; give a writable file") from None
     return rows
 
 
 def read(path: Path) -> dict[str, dict[int, str]]:
-    """Run lengths by image and class, "" where nothing was found. Raises WorkshopError.
+    """Read run lengths by image and class, "" without a defect; raise WorkshopError if invalid.
 
-    What a text says is seen when it is decoded (`edge_agent.inspection.rle.decode`).
+    The run lengths are not decoded here; `edge_agent.inspection.rle.decode` checks them.
     """
     found: dict[str, dict[int, str]] = {}
     for where, (both, text) in read_table(path, COLUMNS):
@@ -57,7 +64,7 @@ def read(path: Path) -> dict[str, dict[int, str]]:
         of_image = found.setdefault(check_name(name, where), {})
         if class_id == 0 or class_id in of_image:
             raise WorkshopError(
-                f"{where}: {both}: classes count from 1, and each has one row an image"
+                f"{where}: {both}: class 0 or a second row; use classes from 1, one row each"
             )
         of_image[class_id] = text
     return found

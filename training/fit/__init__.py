@@ -1,1 +1,1 @@
-"""Run a training."""
+"""A training run: compilation, loop, checkpoints and run folder."""

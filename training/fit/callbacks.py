@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from training.errors import RunFailed
+from training.errors import RunError
 from training.fit import checkpoint
 from training.fit.checkpoint import Checkpoint, Progress
 from workshop.progress import counted, say
@@ -52,7 +52,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not math.isfinite((logs or {})["loss"]):
             names = self._names_of(self._epoch, batch)
-            raise RunFailed(
+            raise RunError(
                 f"epoch {self._epoch + 1}, step {batch + 1}: the loss is not a number (images "
                 f"{', '.join(names)}); {self._kept()}; lower optimisation.learning_rate"
             )
@@ -66,7 +66,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         figures = {k: float(v) for k, v in (logs or {}).items()}
         loss = figures["val_loss"]
         if not math.isfinite(loss):
-            raise RunFailed(
+            raise RunError(
                 f"epoch {epoch + 1}: the validation loss is not a number; {self._kept()}; "
                 "lower optimisation.learning_rate"
             )

@@ -1,4 +1,4 @@
-"""What a run needs to go on after any epoch, in one file that is there whole or not at all."""
+"""Checkpoints: one file, replaced atomically, from which a run resumes after any epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from workshop.errors import WorkshopError
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """`epochs` done, of which `best_epoch` (from 1; 0 for none) had the lowest loss."""
+    """Progress of a run, with the metrics of each epoch in `history`.
+
+    `epochs` are complete. `best_epoch` counts from 1 and is 0 before the first epoch; `best_loss`
+    is its validation loss. `run_sha256` identifies the run.
+    """
 
     run_sha256: str
     epochs: int = 0
@@ -29,7 +33,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Progress with the values of the network and of its optimizer, in their own order."""
+    """Progress with the values of network and optimizer, in the order of their variables."""
 
     progress: Progress
     network: tuple[NDArray[Any], ...]
@@ -37,16 +41,21 @@ class Checkpoint:
 
 
 def values(variables: Sequence[keras.Variable]) -> tuple[NDArray[Any], ...]:
+    """Copy the values of `variables` to arrays; return them in the same order."""
     return tuple(np.asarray(keras.ops.convert_to_numpy(v)) for v in variables)
 
 
 def assign(variables: Sequence[keras.Variable], given: Sequence[NDArray[Any]]) -> None:
+    """Assign the arrays `given` to `variables`, in order.
+
+    Raises ValueError if the numbers or the shapes differ.
+    """
     for variable, value in zip(variables, given, strict=True):
         variable.assign(value)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file: a process killed in between leaves the old one."""
+    """Replace the checkpoint at `path` atomically: an interrupted process leaves the old one."""
     arrays: dict[str, NDArray[Any]] = {
         "progress": np.frombuffer(msgspec.json.encode(checkpoint.progress), np.uint8)
     }
@@ -59,9 +68,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Raises WorkshopError where the file is damaged or missing."""
+    """Read a checkpoint; raise WorkshopError if the file is damaged or missing."""
     try:
-        # numpy leaves a damaged file open, a buffer not.
+        # From a buffer, because numpy leaves a damaged file open.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             progress = msgspec.json.decode(arrays["progress"].tobytes(), type=Progress)
             network, optimizer = (
@@ -69,7 +78,7 @@ def read(path: Path) -> Checkpoint:
                 for part in ("network", "optimizer")
             )
     except FileNotFoundError:
-        raise WorkshopError(f"--resume: {path}: no such file; nothing to go on with") from None
-    except Exception as error:  # zipfile, zlib, numpy and msgspec each raise their own
-        raise WorkshopError(f"{path}: {error}; delete the folder and start anew") from None
+        raise WorkshopError(f"--resume: {path}: no such file; start without --resume") from None
+    except Exception as error:  # zipfile, zlib, numpy and msgspec raise different types
+        raise WorkshopError(f"{path}: {error}; delete the folder and start again") from None
     return Checkpoint(progress, network, optimizer)

@@ -1,4 +1,4 @@
-"""What learns: the network, what of it is trained when, its loss, its optimizer."""
+"""Compilation: network, trainable layers in each phase, loss, metrics and optimizer."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ import numpy as np
 from training.config import TrainConfig
 from training.input import batches
 from training.networks import backbones, networks
-from training.networks.losses import FocalTversky, Pointing
-from training.networks.metrics import Dice, PointingAUC
+from training.networks.losses import FocalTversky, MixedSupervision
+from training.networks.metrics import Dice, MixedSupervisionAUC
 from workshop.errors import WorkshopError
 
-# A fresh Nadam at full rate throws a trained body about before it knows the gradients' size.
+# At full rate, the first steps of Nadam change a trained backbone too much, because its estimate
+# of the gradients is still poor.
 _WARM_UP_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Epochs [first, end) with one learning rate; `learns` of the backbone: None, or a prefix."""
+    """Epochs [first, end) with one learning rate.
+
+    `fine_tune_from` is the prefix of the first trainable layer of the backbone; None freezes it.
+    """
 
     first: int
     end: int
     learning_rate: float
-    learns: str | None
+    fine_tune_from: str | None
 
 
 def phases(config: TrainConfig) -> tuple[Phase, ...]:
-    """One without a backbone; with one first its head alone, then what may be fine-tuned."""
+    """Return the phases of a run: with a backbone first the head alone, then fine-tuning."""
     epochs, rate, net = (
         config.optimisation.epochs,
         config.optimisation.learning_rate,
@@ -49,7 +53,21 @@ def phases(config: TrainConfig) -> tuple[Phase, ...]:
 def network(
     stage: batches.Stage, config: TrainConfig, classes: int, backbone: keras.Model | None
 ) -> tuple[keras.Model, keras.Model]:
-    """The network, and what is trained of it: the same, or more outputs of the same layers."""
+    """Build the network of a stage.
+
+    Args:
+        stage: "gate" or "segmenter".
+        config: Input and network settings.
+        classes: Number of defect classes.
+        backbone: Headless model (see `backbones.load`), or None.
+
+    Returns:
+        The network and the model to train. Both share all layers; the model to train of a gate
+        with head "mapped" has more outputs (see `networks.training_model`).
+
+    Raises:
+        WorkshopError: The backbone lacks a feature map that the network needs.
+    """
     size = config.input
     common: dict[str, Any] = {
         "width": config.network.width,
@@ -66,11 +84,15 @@ def network(
         return model, model
     turn = config.network.half_turn
     model = networks.gate(**common, backbone=encoder, head=head, half_turn=turn)
-    return model, networks.taught(model, half_turn=turn) if head == "mapped" else model
+    return model, networks.training_model(model, half_turn=turn) if head == "mapped" else model
 
 
 def standardise(model: keras.Model, train: batches.ImageSource, config: TrainConfig) -> None:
-    """Give what a gate's head reads mean 0 and deviation 1 over the training images as they are."""
+    """Set the standardisation layers of a gate from the training images without augmentation.
+
+    Their outputs then have mean 0 and standard deviation 1 over these images. A model without
+    such layers stays as it is.
+    """
     scales = [x for x in model.layers if x.name.startswith(networks.STANDARDISE)]
     if not scales:
         return
@@ -90,10 +112,11 @@ def standardise(model: keras.Model, train: batches.ImageSource, config: TrainCon
         scale.moving_variance.assign(np.maximum(squares[k] / count[k] - mean**2, 0))
 
 
-def set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
-    """Of the backbone, the layers from the first whose name starts with `prefix` on.
+def set_trainable(backbone: keras.Model | None, prefix: str | None) -> None:
+    """Make the backbone trainable from its first layer whose name starts with `prefix`.
 
-    But for its batch norms.
+    Batch norms stay frozen; with `prefix` None, all layers do. Raises WorkshopError if no layer
+    has the prefix.
     """
     if backbone is None:
         return
@@ -103,13 +126,13 @@ def set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
         start = next((k for k, name in enumerate(names) if name.startswith(prefix)), -1)
         if start < 0:
             raise WorkshopError(
-                f"network.fine_tune_from: {prefix!r}: no layer of the backbone starts so; "
-                f"its last ones are {', '.join(names[-3:])}"
+                f"network.fine_tune_from: {prefix!r}: no layer of the backbone has this "
+                f"prefix; use one like those of its last layers, {', '.join(names[-3:])}"
             )
     backbone.trainable = True
     for k, layer in enumerate(backbone.layers):
-        # Its batch norms keep what they learned on a large set, and stay in inference: Keras 3
-        # hands training=True down to them whatever the call of the backbone said.
+        # Frozen batch norms keep the statistics of a large data set and stay in inference mode:
+        # Keras 3 passes training=True to them even if the backbone was called with False.
         norm = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = k >= start and not norm
 
@@ -117,7 +140,15 @@ def set_learning(backbone: keras.Model | None, prefix: str | None) -> None:
 def compile_for(
     model: keras.Model, config: TrainConfig, phase: Phase, steps: int, train: batches.ImageSource
 ) -> None:
-    """Give the model its loss, its metrics and an optimizer for the phase."""
+    """Compile `model` for one phase, with the loss and the metrics of the stage.
+
+    Args:
+        model: The model to train, from `network`.
+        config: Settings of the loss and the optimiser.
+        phase: Epochs and learning rate.
+        steps: Batches in an epoch.
+        train: Training images; they give the stage and the class weights.
+    """
     total = steps * (phase.end - phase.first)
     warm = min(_WARM_UP_STEPS, total // 10)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -125,7 +156,7 @@ def compile_for(
     )
     optimizer: Any = keras.optimizers.Nadam(rate)
     if config.optimisation.precision == "mixed_float16":
-        # Keras wraps only optimizers given by name.
+        # Keras adds loss scaling only to optimizers given by name.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     how = config.loss
     if train.stage == "gate":
@@ -133,7 +164,7 @@ def compile_for(
         area = keras.metrics.AUC
         if batches.learns_from_masks(train.stage, config):
             shape, grid = model.input_shape[1:3], model.get_layer(networks.CELLS).output.shape[1:3]
-            loss, area = Pointing(shape=shape, grid=grid), PointingAUC
+            loss, area = MixedSupervision(shape=shape, grid=grid), MixedSupervisionAUC
         curves = {"auroc": "ROC", "average_precision": "PR"}
         model.compile(
             optimizer,
@@ -156,7 +187,10 @@ def compile_for(
 
 
 def gate_weights(train: batches.ImageSource, config: TrainConfig) -> tuple[float, float] | None:
-    """Of a defect-free and of a defective image: together they weigh the same."""
+    """Return the weights of a defect-free and of a defective image, or None without weights.
+
+    They give both groups the same total weight.
+    """
     if not config.balance.class_weights or train.stage != "gate":
         return None
     share = float((train.first_class != 0).mean())
@@ -164,7 +198,7 @@ def gate_weights(train: batches.ImageSource, config: TrainConfig) -> tuple[float
 
 
 def _class_weights(train: batches.ImageSource) -> tuple[float, ...]:
-    """Per defect class one over the root of its number of images, 1 in the mean."""
+    """Return one weight per defect class, 1 / sqrt(images), scaled to a mean of 1."""
     present = [train.dataset.samples[i].class_ids for i in train.pick]
     counts = [
         max(1, sum(k in ids for ids in present))

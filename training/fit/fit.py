@@ -1,4 +1,4 @@
-"""Train one of the two networks: data set, split and configuration in, a `.keras` file out."""
+"""Training of one network, from a data set to a `.keras` file in a run folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from edge_agent.bundle.manifest import InputSpec
 from training.config import TrainConfig, check
-from training.errors import RunFailed
+from training.errors import RunError
 from training.fit import checkpoint, compile, data_sources, loop, run_folder, strategy
 from training.fit.callbacks import BEST, LAST, EpochKeeper, ProgressBar
 from training.fit.checkpoint import Progress
@@ -31,7 +31,7 @@ from workshop.splits import Split, lay
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to train on what, and where to put it."""
+    """Training job: stage, data, settings and run folder."""
 
     stage: batches.Stage
     dataset: DataSet
@@ -43,32 +43,42 @@ class Job:
 
 
 def fit(job: Job) -> dict[str, Any]:
-    """Train and write the run folder; the figures that `run.json` holds. Raises WorkshopError.
+    """Train a network and write the run folder.
 
-    The weights in the `.keras` file are those of the epoch with the lowest validation loss, or
-    with `optimisation.keep` "last" those of the last epoch.
+    The `.keras` file has the weights of the epoch with the lowest validation loss, or of the last
+    epoch with `optimisation.keep` "last".
+
+    Args:
+        job: The training job.
+
+    Returns:
+        The content of `run.json`; on a worker that does not write it, its number and the epochs.
+
+    Raises:
+        WorkshopError: Data, settings or folder are invalid.
+        RunError: The run failed after its start; its last checkpoint is kept.
     """
     began = time.monotonic()
     check(job.config, job.stage)
     run_folder.claim(job.out, resume=job.resume)
-    laid = lay(job.split, job.dataset, for_training=True)
-    sources = data_sources.sources(job.stage, job.config, job.dataset, laid)
+    indices = lay(job.split, job.dataset, for_training=True)
+    sources = data_sources.sources(job.stage, job.config, job.dataset, indices)
     if not job.resume:
         data_sources.read_once(sources)
-    digests = {i: job.dataset.digest(i) for i in (*laid.train, *laid.validation)}
+    digests = {i: job.dataset.digest(i) for i in (*indices.train, *indices.validation)}
     identity = _identity(job, sources, digests)
     where = strategy.open_strategy(job.strategy)
     chief = strategy.is_chief(where)
     progress = _progress(job, identity, chief=chief, source=sources["train"])
     keras.utils.set_random_seed(job.config.seed)
     if tf.config.list_physical_devices("GPU"):
-        # On a CPU all ops used here are deterministic as they are, and a third faster so.
+        # Not on a CPU: its ops are deterministic already, and this setting slows them by a third.
         tf.config.experimental.enable_op_determinism()
     keras.mixed_precision.set_dtype_policy(job.config.optimisation.precision)
     try:
         progress = _train(job, sources, where, progress, chief=chief)
     except tf.errors.OpError as error:
-        raise RunFailed(f"--out: {job.out}: {_reason(error)}; then --resume") from None
+        raise RunError(f"--out: {job.out}: {_reason(error)}; continue with --resume") from None
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
     if not chief:
@@ -78,9 +88,9 @@ def fit(job: Job) -> dict[str, Any]:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """What an image's reader said, which TensorFlow hands on with a traceback; else its own."""
-    said = re.search(r"WorkshopError: (.+)", error.message)
-    return said[1] if said else (error.message.strip().splitlines() or [type(error).__name__])[0]
+    """Return the WorkshopError of an image inside TensorFlow's message, else its first line."""
+    found = re.search(r"WorkshopError: (.+)", error.message)
+    return found[1] if found else (error.message.strip().splitlines() or [type(error).__name__])[0]
 
 
 def _identity(
@@ -99,13 +109,16 @@ def _identity(
 def _progress(
     job: Job, identity: run_folder.RunIdentity, *, chief: bool, source: batches.ImageSource
 ) -> Progress:
-    """Where the run stands: at its start, or after the last epoch of the folder's checkpoint."""
+    """Start the run folder, or read the progress of the run to resume; return the progress.
+
+    Raises WorkshopError if the folder holds a run with other settings or data.
+    """
     if job.resume:
         kept = checkpoint.read(job.out / LAST).progress
         if kept.run_sha256 != identity.sha256:
             raise WorkshopError(
-                f"--resume: {job.out}: begun with {run_folder.difference(job.out, identity)}; "
-                "give what it was begun with, or another --out"
+                f"--resume: {job.out}: started with {run_folder.difference(job.out, identity)}; "
+                "use the same settings and data, or another --out"
             )
         return kept
     if chief:
@@ -133,7 +146,7 @@ def _train(
         if phase.end <= progress.epochs:
             continue
         with where.scope():
-            compile.set_learning(backbone, phase.learns)
+            compile.set_trainable(backbone, phase.fine_tune_from)
             compile.compile_for(model, config, phase, steps, train)
             model.optimizer.build(model.trainable_variables)
             if resumed and progress.epochs == resumed:
@@ -165,7 +178,7 @@ def _train(
 def _names(
     source: batches.ImageSource, config: TrainConfig, epoch: int, step: int
 ) -> tuple[str, ...]:
-    """The images of a step."""
+    """Return the names of the images in one step."""
     order, size = batches.plan(source, config, epoch), config.optimisation.batch
     picked = (order[k % len(order)] for k in range(step * size, (step + 1) * size))
     return tuple(source.dataset.samples[i].name for i in picked)
@@ -181,10 +194,15 @@ def _callbacks(
 
 
 def _restore(model: keras.Model, path: Path, progress: Progress, *, same_phase: bool) -> None:
-    """As after that epoch; a phase of its own begins with a fresh optimizer."""
+    """Load the last checkpoint into `model`; into its optimizer only within the same phase.
+
+    Raises WorkshopError if the checkpoint is from another epoch than `progress`.
+    """
     kept = checkpoint.read(path)
     if kept.progress.epochs != progress.epochs:
-        raise WorkshopError(f"{path}: of epoch {kept.progress.epochs}; another run writes there")
+        raise WorkshopError(
+            f"{path}: changed to epoch {kept.progress.epochs} during the start; end the other run"
+        )
     checkpoint.assign(model.variables, kept.network)
     if same_phase:
         checkpoint.assign(model.optimizer.variables, kept.optimizer)
@@ -195,10 +213,11 @@ def _network(job: Job, backbone: keras.Model | None) -> tuple[keras.Model, keras
 
 
 def _write_models(job: Job, spec: InputSpec, seen: set[str]) -> int:
-    """The best weights in a fresh network: float32, without optimizer, loss or strategy.
+    """Write the best weights to new float32 models; return the number of parameters.
 
-    A backbone that learned is written too: what it learned of one stage helps the other. Each
-    has a card of what it has seen, by way of its backbone too. Returns the number of parameters.
+    They have no optimizer, loss or strategy. The backbone is written too, for use in the other
+    stage. Each model gets a card with the images it was trained on, including those of its
+    backbone.
     """
     body = Path(job.config.network.backbone)
     inherited = model_card.read(body) if body.is_file() and zipfile.is_zipfile(body) else None

@@ -1,7 +1,6 @@
-"""The steps of a training run: the same few lines for one device, all GPUs and many machines.
+"""Training loop for one device, all GPUs or several machines.
 
-Not `Model.fit`: under MultiWorkerMirroredStrategy Keras 3 fails there, building the model from a
-batch that is spread over the workers.
+`Model.fit` of Keras 3 fails under MultiWorkerMirroredStrategy, where a batch spans the workers.
 """
 
 from __future__ import annotations
@@ -23,45 +22,52 @@ def run(
     steps: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Train the compiled `model`, whose optimizer is built, until a callback stops it.
+    """Train `model` until the last epoch or until a callback sets `stop_training`.
 
-    `training` has no end, and each epoch takes `steps` batches of it; `validation` is read
-    through after each. Callbacks get Keras' logs: the metrics, with `val_` for validation.
+    Args:
+        model: A compiled model with a built optimizer.
+        strategy: The strategy under which `model` was made.
+        training: Endless batches.
+        validation: Batches, all read after each epoch.
+        epochs: Numbers of the epochs, from 0.
+        steps: Training batches in an epoch.
+        callbacks: Get Keras' logs: the metrics, with the prefix `val_` for validation.
     """
-
     train_on = _compiled(strategy, model.train_step)
     test_on = _compiled(strategy, model.test_step)
-    told = keras.callbacks.CallbackList(callbacks, model=model, epochs=epochs.stop, steps=steps)
+    listeners = keras.callbacks.CallbackList(
+        callbacks, model=model, epochs=epochs.stop, steps=steps
+    )
     batches = iter(strategy.experimental_distribute_dataset(training))
     checks = strategy.experimental_distribute_dataset(validation)
     model.stop_training = False
-    told.on_train_begin()
+    listeners.on_train_begin()
     try:
         for epoch in epochs:
-            told.on_epoch_begin(epoch)
+            listeners.on_epoch_begin(epoch)
             model.reset_metrics()
             for step in range(steps):
-                told.on_train_batch_begin(step)
+                listeners.on_train_batch_begin(step)
                 train_on(next(batches))
-                # Not all metrics at each step: an AUC costs more than it tells there.
-                told.on_train_batch_end(step, {"loss": float(_loss(model).result())})
+                # Only the loss: an AUC at each step is expensive and nobody reads it.
+                listeners.on_train_batch_end(step, {"loss": float(_loss(model).result())})
             logs = _logs(model)
             model.reset_metrics()
             for batch in checks:
                 test_on(batch)
-            told.on_epoch_end(epoch, logs | {f"val_{k}": v for k, v in _logs(model).items()})
+            listeners.on_epoch_end(epoch, logs | {f"val_{k}": v for k, v in _logs(model).items()})
             if model.stop_training:
                 break
     finally:
-        # After an error too: the progress bar goes, the logs are closed.
-        told.on_train_end()
+        # After an error too, so that the progress bar and the logs are closed.
+        listeners.on_train_end()
 
 
 def _compiled(strategy: tf.distribute.Strategy, step: Callable[[Any], Any]) -> Any:
     def on_all(batch: Any) -> None:
         strategy.run(step, args=(batch,))
 
-    # The last batch of the validation is a smaller one: one trace for both.
+    # One trace for all batch sizes: the last batch of the validation is smaller.
     return tf.function(on_all, reduce_retracing=True)
 
 

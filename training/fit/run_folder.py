@@ -1,12 +1,6 @@
-"""The run folder: everything that says what a model was made from, and how it went.
+"""Run folder: the settings, data and history of a trained model.
 
-train.json       configuration, stage, and sha256 of the names and images of each part
-split.csv        which image was in which part
-last.npz         checkpoint after the last epoch; best.npz: the best weights
-tensorboard/     logs while it runs
-run.json         figures, epoch by epoch, and versions
-curves.png       the same as a picture
-gate.keras       or segmenter.keras: the model, for edge-export
+Files: train.json, split.csv, last.npz, best.npz, tensorboard/, run.json, curves.png, STAGE.keras.
 """
 
 from __future__ import annotations
@@ -34,7 +28,11 @@ _TOOLS = ("linegate", "tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs with the same identity end in the same weights, on the same kind of CPU."""
+    """Identity of a run; equal identities give equal weights on the same type of CPU.
+
+    `data_sha256` has one digest for each part, over the names and digests of its images, and one
+    for the file of the backbone.
+    """
 
     stage: str
     config: TrainConfig
@@ -42,11 +40,12 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sha256(self) -> str:
+        """Return the digest of the identity, in hex."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`train.json`."""
+    """Record of a started run, written to `train.json`."""
 
     identity: RunIdentity
     input: InputSpec
@@ -57,18 +56,32 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def claim(out: Path, *, resume: bool) -> None:
-    """WorkshopError where a run is in the folder already, or, to resume, none."""
+    """Check that `out` holds no run, or, with `resume`, a run with a complete epoch.
+
+    Raises WorkshopError otherwise.
+    """
     if not resume and (out / LAST).exists():
         raise WorkshopError(f"--out: {out}: holds a run; add --resume, or give another folder")
     if resume and not (out / LAST).exists():
-        raise WorkshopError(f"--resume: {out}: no finished epoch there; leave --resume out")
+        raise WorkshopError(f"--resume: {out}: no complete epoch; start without --resume")
 
 
 def begin(
     out: Path, identity: RunIdentity, split: Split, dataset: DataSet, spec: InputSpec
 ) -> None:
-    """Make the folder. WorkshopError where that cannot be."""
-    begun = RunRecord(
+    """Create the run folder with `train.json` and `split.csv`.
+
+    Args:
+        out: The folder.
+        identity: Identity of the run.
+        split: Names of the images of each part.
+        dataset: The data set, for its name and classes.
+        spec: Input format of the network.
+
+    Raises:
+        WorkshopError: The folder cannot be written.
+    """
+    record = RunRecord(
         identity=identity,
         input=spec,
         data=dataset.name,
@@ -78,14 +91,14 @@ def begin(
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "train.json").write_bytes(encode_json(begun))
+        (out / "train.json").write_bytes(encode_json(record))
         write_split(out / "split.csv", split)
     except OSError as error:
-        raise WorkshopError(f"--out: {out}: {error.strerror}; give a folder to write to") from None
+        raise WorkshopError(f"--out: {out}: {error.strerror}; give a writable folder") from None
 
 
 def difference(out: Path, identity: RunIdentity) -> str:
-    """In which settings the run in `out` differs from `identity`, for a message."""
+    """List the settings in which the run in `out` differs from `identity`, for a message."""
     try:
         old = msgspec.json.decode((out / "train.json").read_bytes(), type=RunRecord).identity
     except (OSError, msgspec.DecodeError):
@@ -107,14 +120,24 @@ def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
 
 
 def finish(out: Path, progress: Progress, parameters: int, duration_s: float) -> dict[str, Any]:
-    """Write run.json and curves.png; what run.json holds."""
+    """Write `run.json` and `curves.png`.
+
+    Args:
+        out: The run folder.
+        progress: Progress after the last epoch.
+        parameters: Number of parameters of the model.
+        duration_s: Run time of this process in seconds.
+
+    Returns:
+        The content of `run.json`.
+    """
     best = progress.history[progress.best_epoch - 1]
     figures = {
         "parameters": parameters,
         "epochs": progress.epochs,
         "best_epoch": progress.best_epoch,
         "validation": {k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
-        # Of this process: a resumed run has spent more before.
+        # Of this process only: the time before a resume is unknown.
         "duration_s": round(duration_s),
         "versions": _versions(),
         "history": progress.history,
@@ -135,7 +158,7 @@ def _versions() -> dict[str, str]:
 
 
 def _plot(path: Path, progress: Progress) -> None:
-    """Each figure over the epochs, training and validation in one panel."""
+    """Plot each metric over the epochs, training and validation in one panel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

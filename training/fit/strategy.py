@@ -1,4 +1,4 @@
-"""One device, all GPUs of this machine, or several machines: `tf.distribute` by name."""
+"""Choice of `tf.distribute` strategy: one device, all GPUs, or several machines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Name = Literal["one", "mirrored", "multiworker"]
 
 
 def open_strategy(name: Name) -> tf.distribute.Strategy:
-    """`multiworker` reads TF_CONFIG, as TensorFlow documents it. Raises WorkshopError."""
+    """Return the strategy `name`; `multiworker` reads the variable TF_CONFIG.
+
+    Raises WorkshopError if TF_CONFIG is missing or invalid.
+    """
     if name == "one":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -22,25 +25,25 @@ def open_strategy(name: Name) -> tf.distribute.Strategy:
     try:
         given = json.loads(os.environ.get("TF_CONFIG", ""))
         workers, index = given["cluster"]["worker"], given["task"]["index"]
-        fits = given["task"]["type"] == "worker" and 0 <= index < len(workers)
+        valid = given["task"]["type"] == "worker" and 0 <= index < len(workers)
     except (ValueError, KeyError, TypeError):
-        fits = False
-    if not fits:
+        valid = False
+    if not valid:
         raise WorkshopError(
-            "--strategy multiworker: TF_CONFIG is missing or names no such worker; set it to "
+            "--strategy multiworker: TF_CONFIG is missing or invalid; set it to "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes the run folder."""
+    """Return True if this process writes the run folder."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
 def worker(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """How many workers read images, and which of them this is."""
+    """Return the number of workers and the index of this worker."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 1, 0

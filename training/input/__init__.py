@@ -1,1 +1,1 @@
-"""Images to training batches."""
+"""Input of a training run: images, augmentation and batches."""

@@ -1,7 +1,6 @@
-"""Changes to an image at network size and its cover that leave a strip a strip.
+"""Augmentation of an image and its coverage, as pure functions of a random generator.
 
-Pure: the same random generator, the same picture. Cover is uint8 (h, w, classes), the share of
-each pixel that a class covers, 255 for all of it.
+Coverage is uint8 (h, w, classes): the share of each pixel that a class covers, 255 for all of it.
 """
 
 from __future__ import annotations
@@ -19,14 +18,24 @@ Cover = NDArray[np.uint8]
 def augment(
     image: Image, cover: Cover, how: Augment, rng: np.random.Generator
 ) -> tuple[Image, Cover]:
-    """`image` uint8 (h, w, channels) and its cover, both new."""
-    # Always drawn in the same order: switching one off does not change what the others draw.
+    """Augment an image and its coverage.
+
+    Args:
+        image: uint8 (h, w, channels), at network size.
+        cover: uint8 (h, w, classes).
+        how: The augmentations to apply.
+        rng: Source of all random values.
+
+    Returns:
+        The new image and the new coverage, with the same shapes.
+    """
+    # One fixed order of random values: disabling one augmentation does not change the others.
     draw = rng.uniform(-1, 1, 8)
     image, cover = _flipped(image, cover, how, draw)
     if how.shift or how.zoom:
         image, cover = _moved(image, cover, how, draw[2:6])
     if how.brightness or how.contrast:
-        image = _lit(image, how, draw[6:8])
+        image = _grey_levels_changed(image, how, draw[6:8])
     return image, cover
 
 
@@ -43,7 +52,7 @@ def _flipped(
 def _moved(
     image: Image, cover: Cover, how: Augment, draw: NDArray[np.float64]
 ) -> tuple[Image, Cover]:
-    """Shifted and zoomed about the middle; what comes in at an edge is its mirror image."""
+    """Shift, and zoom about the centre; mirror the image at its edges."""
     lines, pixels = image.shape[:2]
     zoom = (1 + how.zoom) ** draw[:2]
     move = how.shift * draw[2:4] * (pixels, lines) + (1 - zoom) * (pixels / 2, lines / 2)
@@ -61,7 +70,7 @@ def _moved(
             np.uint8,
         )
 
-    # Plane by plane: OpenCV takes four channels at most.
+    # One plane at a time, because OpenCV accepts four channels at most.
     planes = [
         warp(cover[:, :, k]) if cover[:, :, k].any() else cover[:, :, k]
         for k in range(cover.shape[2])
@@ -69,8 +78,8 @@ def _moved(
     return warp(image).reshape(image.shape), np.stack(planes, 2) if planes else cover
 
 
-def _lit(image: Image, how: Augment, draw: NDArray[np.float64]) -> Image:
-    """Contrast about the image's mean, then brightness as a factor."""
+def _grey_levels_changed(image: Image, how: Augment, draw: NDArray[np.float64]) -> Image:
+    """Change the contrast about the mean of the image, then multiply by the brightness."""
     mean = float(image.mean())
     contrast, brightness = (1 + how.contrast) ** draw[0], (1 + how.brightness) ** draw[1]
     grey = np.arange(256, dtype=np.float64)
@@ -81,10 +90,20 @@ def _lit(image: Image, how: Augment, draw: NDArray[np.float64]) -> Image:
 def pasted(
     image: Image, cover: Cover, donor: Image, donor_cover: Cover, rng: np.random.Generator
 ) -> tuple[Image, Cover]:
-    """The donor's defects on `image`, at the same place, flipped at random, with soft edges.
+    """Paste the defects of the donor onto `image`, flipped at random, with soft edges.
 
-    At the same place, because defects of an edge belong to an edge. The donor's grey levels are
-    brought to the image's mean and spread first.
+    Their position stays, because edge defects occur at edges. The grey levels of the donor are
+    first scaled to the mean and the standard deviation of the image.
+
+    Args:
+        image: uint8 (h, w, channels).
+        cover: Coverage of `image`, uint8 (h, w, classes).
+        donor: Image with the defects, of the same shape.
+        donor_cover: Coverage of `donor`.
+        rng: Source of the random flips.
+
+    Returns:
+        The new image and its coverage; the inputs if the donor has no defect.
     """
     draw = rng.uniform(-1, 1, 2)
     flips = Augment(flip_along=True, flip_across=True)

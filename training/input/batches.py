@@ -1,7 +1,6 @@
-"""Images from the disk to batches, one at a time: nothing but names and labels is kept.
+"""Batches from images on the disk; only names and labels stay in memory.
 
-What a network is shown in epoch e is a function of the seed and e alone, so that a run resumed
-after any epoch goes on as if it had not been interrupted.
+The images of an epoch depend on seed and epoch alone, so that a resumed run repeats them exactly.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _PARALLEL = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSource:
-    """The images of one part: `pick` are their indices in the data set, ascending."""
+    """Images of one part; `pick` holds their indices in the data set, ascending, int64 (n,)."""
 
     dataset: DataSet
     pick: NDArray[np.int64]
@@ -37,17 +36,21 @@ class ImageSource:
 
     @property
     def first_class(self) -> NDArray[np.int64]:
-        """Per image its first class, 0 for a defect-free one; defective and not drawn: -1."""
-        found = (self.dataset.samples[i] for i in self.pick)
+        """Return the first class of each image, int64 (n,).
+
+        It is 0 for a defect-free image and -1 for a defective image without a class.
+        """
+        samples = (self.dataset.samples[i] for i in self.pick)
         return np.array(
-            [(s.class_ids[0] if s.class_ids else -1) if s.defective else 0 for s in found], np.int64
+            [(s.class_ids[0] if s.class_ids else -1) if s.defective else 0 for s in samples],
+            np.int64,
         )
 
 
 def plan(source: ImageSource, config: TrainConfig, epoch: int) -> NDArray[np.int64]:
-    """The images of epoch `epoch` (from 0) in their order, as indices into the data set.
+    """Return the images of epoch `epoch` (from 0) in order, as indices into the data set.
 
-    As many in every epoch: the length depends on the labels and the configuration only.
+    The length is the same in every epoch: it depends on labels and configuration only.
     """
     rng = np.random.default_rng((config.seed, epoch, 1))
     kind = source.first_class
@@ -64,8 +67,10 @@ def plan(source: ImageSource, config: TrainConfig, epoch: int) -> NDArray[np.int
 
 
 def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]:
-    """Chance of each image, so that all classes come equally often; for a gate half are
-    defect-free."""
+    """Return the probability of each image that makes all classes equally frequent.
+
+    For a gate, half of the images are defect-free.
+    """
     kinds, where, counts = np.unique(kind, return_inverse=True, return_counts=True)
     weight = np.ones(len(kinds))
     if gate and (kinds == 0).any() and len(kinds) > 1:
@@ -77,24 +82,36 @@ def _equal_shares(kind: NDArray[np.int64], *, gate: bool) -> NDArray[np.float64]
 def example(
     source: ImageSource, index: int, *, rng: np.random.Generator | None, config: TrainConfig
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Input (h, w, c) and target of image `index`: all its tiles; with `rng` one, augmented.
+    """Yield the inputs and targets of one image: all its tiles, or one augmented with `rng`.
 
-    The target is (h, w, classes), the cover in 0..1, or of a gate (1,), 1 for defective; of one
-    that learns from masks (1 + h * w,), with the cover by any class, -1 where it is not known.
+    Args:
+        source: The images.
+        index: Index into the data set.
+        rng: Source of tile and augmentation; None for validation.
+        config: Settings of the run.
+
+    Yields:
+        The input (h, w, c) and the target, both float32. The target of a segmenter is the
+        coverage (h, w, classes) in 0..1. The target of a gate is (1,), 1 for defective. For a gate
+        that learns from masks it is (1 + h * w,), followed by the coverage by any class, or by -1
+        if the masks are unknown.
+
+    Raises:
+        WorkshopError: The image or its mask cannot be read.
     """
     image = source.dataset.image(index)
     mapped = learns_from_masks(source.stage, config)
-    label_says_all = source.stage == "gate" and source.spec.tiles is None and not mapped
-    # One label for the whole frame: where on it the defect is need not be read.
+    label_suffices = source.stage == "gate" and source.spec.tiles is None and not mapped
+    # Do not read the mask if the label alone gives the target.
     planes = np.zeros((*image.shape[:2], len(source.dataset.class_names)), np.bool_)
-    if not label_says_all or (rng is not None and config.augment.copy_paste):
+    if not label_suffices or (rng is not None and config.augment.copy_paste):
         planes = source.dataset.planes(index)
     spec, defective = source.spec, source.dataset.samples[index].defective
     boxes = tile_boxes((image.shape[0], image.shape[1]), spec)
     if rng is not None and len(boxes) > 1:
-        boxes = (_drawn(boxes, planes, rng),)
+        boxes = (_random_tile(boxes, planes, rng),)
     for box in boxes:
-        view, cover = seen(image, planes, box, spec)
+        view, cover = network_view(image, planes, box, spec)
         if spec.tiles is not None:
             defective = bool(planes[box.slices].any())
         if rng is not None:
@@ -107,8 +124,8 @@ def example(
         else:
             target = np.array([defective], np.float32)
         if mapped:
-            # A defect that nobody drew, or that was shifted out of sight, is not to be learned as
-            # defect-free; nor is it where another was pasted beside it.
+            # A defect without a mask, or shifted out of the image, must not be learned as
+            # defect-free, even if another defect was pasted into the same image.
             known = source.dataset.samples[index].drawn and (cover.any() or not defective)
             where = cover.max(axis=2).reshape(-1).astype(np.float32) / np.float32(255)
             target = np.append(target, where if known else np.full_like(where, -1))
@@ -116,12 +133,22 @@ def example(
 
 
 def learns_from_masks(stage: Stage, config: TrainConfig) -> bool:
-    """Whether the gate's target has a map beside the label."""
+    """Return True if the target of a gate has a map beside the label."""
     return stage == "gate" and config.network.head == "mapped"
 
 
-def seen(image: Image, planes: Planes, box: Box, spec: InputSpec) -> tuple[Image, Cover]:
-    """A piece of the frame as the network gets it before scaling, and the cover of the classes."""
+def network_view(image: Image, planes: Planes, box: Box, spec: InputSpec) -> tuple[Image, Cover]:
+    """Cut a tile and resize it to network size.
+
+    Args:
+        image: uint8 (lines, pixels, channels) or (lines, pixels).
+        planes: Masks, bool (lines, pixels, classes).
+        box: The tile, in pixels of the image.
+        spec: Input format of the network.
+
+    Returns:
+        The tile before scaling, uint8, and its coverage, uint8 (h, w, classes).
+    """
     view = resize(image[box.slices], spec)
     part = planes[box.slices]
     cover = np.zeros((spec.height, spec.width, planes.shape[2]), np.uint8)
@@ -134,10 +161,10 @@ def seen(image: Image, planes: Planes, box: Box, spec: InputSpec) -> tuple[Image
     return view, cover
 
 
-def _drawn(boxes: tuple[Box, ...], planes: Planes, rng: np.random.Generator) -> Box:
-    """One tile; of a defective image every other time one that shows some of the defect."""
-    hit = [box for box in boxes if planes[box.slices].any()]
-    pool = hit if hit and rng.uniform() < 0.5 else boxes
+def _random_tile(boxes: tuple[Box, ...], planes: Planes, rng: np.random.Generator) -> Box:
+    """Choose one tile; on a defective image, with probability 1/2 among tiles with a defect."""
+    defective = [box for box in boxes if planes[box.slices].any()]
+    pool = defective if defective and rng.uniform() < 0.5 else boxes
     return pool[int(rng.integers(len(pool)))]
 
 
@@ -150,8 +177,8 @@ def _with_paste(
     index = int(source.pick[rng.choice(drawn)])
     image, planes = source.dataset.image(index), source.dataset.planes(index)
     boxes = tile_boxes((image.shape[0], image.shape[1]), source.spec)
-    box = _drawn(boxes, planes, rng)
-    return pasted(view, cover, *seen(image, planes, box, source.spec), rng)
+    box = _random_tile(boxes, planes, rng)
+    return pasted(view, cover, *network_view(image, planes, box, source.spec), rng)
 
 
 def training(
@@ -162,10 +189,18 @@ def training(
     worker: tuple[int, int] = (1, 0),
     weights: tuple[float, float] | None = None,
 ) -> tf.data.Dataset:
-    """Batches from epoch `first_epoch` on without end, `steps` full ones an epoch.
+    """Make endless training batches, `steps` full batches for each epoch.
 
-    `worker` (how many, which): of several workers each reads its own images only. `weights`, of
-    a defect-free and of a defective image, go with the targets of a gate.
+    Args:
+        source: The training images.
+        config: Settings of the run.
+        first_epoch: Epoch of the first batch, from 0.
+        steps: Batches in an epoch.
+        worker: Number of workers and index of this one; each reads its own images only.
+        weights: Sample weights of a defect-free and of a defective image, for a gate.
+
+    Returns:
+        A data set of (input, target) or (input, target, weight), see `example`.
     """
     batch = config.optimisation.batch
 
@@ -173,7 +208,7 @@ def training(
         epoch = first_epoch
         while True:
             order = plan(source, config, epoch)
-            # An epoch of a small set may hold fewer images than a batch: go round.
+            # Start over within an epoch, because a small set may have fewer images than a batch.
             for position in range(steps * batch):
                 yield epoch, position, int(order[position % len(order)])
             epoch += 1
@@ -188,7 +223,7 @@ def training(
     x, y = _signature(source, config)
 
     def loaded(*at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Not stateful: deterministic ops would else run one load at a time.
+        # Stateless, or deterministic execution would load one image at a time.
         image, target = tf.numpy_function(load, at, (tf.float32, tf.float32), stateful=False)
         return tf.ensure_shape(image, x.shape), tf.ensure_shape(target, y.shape)
 
@@ -200,7 +235,7 @@ def training(
 
 
 def validation(source: ImageSource, config: TrainConfig) -> tf.data.Dataset:
-    """Every image once, in order, every tile of it, as it is."""
+    """Make validation batches: every tile of every image once, in order, without augmentation."""
 
     def examples() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         for index in source.pick:
@@ -211,7 +246,7 @@ def validation(source: ImageSource, config: TrainConfig) -> tf.data.Dataset:
 
 
 def _unsharded(data: tf.data.Dataset) -> tf.data.Dataset:
-    """A generator has no files that tf.distribute could divide among the workers."""
+    """Disable automatic sharding: it needs files, and a generator has none."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return data.with_options(options)

@@ -1,4 +1,4 @@
-"""The focal Tversky loss for masks, safe in float32, and the loss of a gate that points."""
+"""Losses: focal Tversky for the segmenter, mixed supervision for a gate with head "mapped"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-_COVERED = 1 / 16
+_DEFECTIVE_CELL = 1 / 16
 
 
 def tversky_index(
@@ -21,11 +21,20 @@ def tversky_index(
     smooth: float,
     per_class: bool = False,
 ) -> Any:
-    """Tversky index per sample over all pixels and classes, or per class: in [0, 1].
+    """Compute the Tversky index, TP / (TP + alpha FN + beta FP), in [0, 1].
 
-    TP / (TP + alpha FN + beta FP) as in Abraham and Khan, arXiv:1810.07842, eq. 3; `smooth` is
-    added above and below, so that an empty mask rightly predicted empty scores 1. Inputs are
-    (n, h, w, classes); the result is (n,), or (n, classes).
+    See Abraham and Khan, arXiv:1810.07842, equation 3.
+
+    Args:
+        truth: Coverage by each class in 0..1, (n, h, w, classes).
+        probability: Predictions, of the same shape.
+        alpha: Weight of missed pixels.
+        beta: Weight of false pixels.
+        smooth: Added to numerator and denominator, so that a correct empty mask gives 1.
+        per_class: Compute one index for each class.
+
+    Returns:
+        The index, (n,), or (n, classes) with `per_class`.
     """
     axes = (1, 2) if per_class else (1, 2, 3)
     hit = ops.sum(truth * probability, axis=axes)
@@ -36,14 +45,22 @@ def tversky_index(
 
 @keras.saving.register_keras_serializable(package="linegate")
 class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
-    """(1 - Tversky index)^gamma. The seed's values: alpha 0.7, beta 0.3, gamma 0.75.
+    """Focal Tversky loss, (1 - Tversky index)^gamma, with optional cross-entropy.
 
-    `per_class` takes the index class by class and averages the losses over the classes drawn on
-    the image (all where none is), weighted by `class_weights` if given: of a class that is not
-    there the index says next to nothing. `cross_entropy` adds that much mean binary
-    cross-entropy, with the same weights, which keeps a gradient on images whose masks are empty.
-    `defect_cross_entropy` adds that much of it over the defect pixels alone: few as they are,
-    they are missed otherwise, and the maps of the wrong classes are held down there.
+    Args:
+        alpha: Weight of missed pixels, see `tversky_index`.
+        beta: Weight of false pixels.
+        gamma: Exponent of the loss.
+        smooth: See `tversky_index`.
+        per_class: Average over the classes drawn on the image (all classes if none is drawn),
+            because the index of an absent class carries almost no information.
+        cross_entropy: Weight of the mean binary cross-entropy, which gives a gradient on images
+            with empty masks.
+        defect_cross_entropy: Weight of the cross-entropy over the defect pixels alone. They are
+            few, and the other terms would neglect them and their wrong classes.
+        class_weights: Weight of each class in the averages.
+        name: Name of the loss.
+        **kwargs: Arguments of `keras.losses.Loss`.
     """
 
     def __init__(
@@ -67,6 +84,7 @@ class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
         self.class_weights = None if class_weights is None else tuple(class_weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each sample, (n,), from two tensors (n, h, w, classes)."""
         index = tversky_index(
             y_true,
             y_pred,
@@ -75,7 +93,7 @@ class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
             smooth=self.smooth,
             per_class=self.per_class,
         )
-        # The derivative of x**0.75 at 0 is infinite: keep a hair's breadth away from it.
+        # The derivative of x**0.75 is infinite at 0.
         loss = ops.power(ops.maximum(1 - index, 1e-7), self.gamma)
         if self.per_class:
             drawn = ops.cast(ops.any(y_true > 0, axis=(1, 2)), loss.dtype)
@@ -86,22 +104,25 @@ class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
         return loss
 
     def _entropy(self, y_true: Any, y_pred: Any) -> Any:
-        near = ops.clip(y_pred, 1e-7, 1 - 1e-7)
-        entropy = -(y_true * ops.log(near) + (1 - y_true) * ops.log(1 - near))
-        on = ops.max(y_true, axis=3, keepdims=True)
-        on_defect = ops.sum(entropy * on, axis=(1, 2)) / ops.maximum(ops.sum(on, axis=(1, 2)), 1)
+        # Clipped, because the logarithm is infinite at 0.
+        clipped = ops.clip(y_pred, 1e-7, 1 - 1e-7)
+        entropy = -(y_true * ops.log(clipped) + (1 - y_true) * ops.log(1 - clipped))
+        defect = ops.max(y_true, axis=3, keepdims=True)
+        area = ops.maximum(ops.sum(defect, axis=(1, 2)), 1)
+        on_defect = ops.sum(entropy * defect, axis=(1, 2)) / area
         both = self.cross_entropy * ops.mean(entropy, axis=(1, 2))
         both = both + self.defect_cross_entropy * on_defect
         return self._over_classes(both, ops.ones_like(both))
 
     def _over_classes(self, values: Any, counted: Any) -> Any:
-        """Mean of (n, classes) over the classes that count, weighted."""
+        """Return the weighted mean of `values` (n, classes) over the counted classes, (n,)."""
         weights = counted
         if self.class_weights is not None:
             weights = counted * ops.convert_to_tensor(self.class_weights, dtype=values.dtype)
         return ops.sum(values * weights, axis=1) / ops.sum(weights, axis=1)
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         own = (
             "alpha",
             "beta",
@@ -116,15 +137,21 @@ class FocalTversky(keras.losses.Loss):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="linegate")
-class Pointing(keras.losses.Loss):  # type: ignore[misc]
-    """Binary cross-entropy of what `networks.taught` gives: of both logits, so that each learns
-    to say it alone, and of the cells.
+class MixedSupervision(keras.losses.Loss):  # type: ignore[misc]
+    """Binary cross-entropy over label and mask, for the model of `networks.training_model`.
 
-    Truth is float32 (n, 1 + h * w): 1 for defective, then how much of each pixel defects cover,
-    -1 throughout where nobody drew them, which teaches no cell. A cell is the defect's from a
-    sixteenth of it on; with less it counts for nothing. However few, the defect's cells of an
-    image weigh as much together as the defect-free ones. That labels and masks teach one network is
-    after Bozic et al., Mixed supervision for surface-defect detection (arXiv:2104.06064).
+    The loss is the sum over both logits, so that each learns the label alone, and over the cells.
+    The truth is float32 (n, 1 + h * w): 1 for defective, then the coverage of each pixel, or -1
+    everywhere if the masks are unknown; the cells then do not learn. A cell is defective if at
+    least 1/16 of it is covered, and ignored if less is. In each image the defective cells have
+    the same total weight as the defect-free ones. After Bozic et al., Mixed supervision for
+    surface-defect detection (arXiv:2104.06064).
+
+    Args:
+        shape: Height and width of the image in px.
+        grid: Height and width of the map in cells.
+        name: Name of the loss.
+        **kwargs: Arguments of `keras.losses.Loss`.
     """
 
     def __init__(
@@ -132,20 +159,20 @@ class Pointing(keras.losses.Loss):  # type: ignore[misc]
         *,
         shape: Sequence[int],
         grid: Sequence[int],
-        name: str = "pointing",
+        name: str = "mixed_supervision",
         **kwargs: Any,
     ) -> None:
-        """`shape` of the image in px and `grid` of the cells: (h, w) each."""
         super().__init__(name=name, **kwargs)
         self.shape, self.grid = tuple(shape), tuple(grid)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each sample, (n,), from truth and logits, see the class."""
         defective, drawn = y_true[:, :1], ops.reshape(y_true[:, 1:], (-1, *self.shape, 1))
         loss = ops.sum(_entropy_of_logits(defective, y_pred[:, :2]), axis=1)
         step = self.shape[0] // self.grid[0], self.shape[1] // self.grid[1]
         cover = ops.reshape(ops.average_pool(drawn, step, step), (-1, 1, math.prod(self.grid)))
         cells = ops.reshape(y_pred[:, 2:], (ops.shape(y_pred)[0], -1, math.prod(self.grid)))
-        on = ops.cast(cover >= _COVERED, y_pred.dtype)
+        on = ops.cast(cover >= _DEFECTIVE_CELL, y_pred.dtype)
         off = ops.cast(cover == 0, y_pred.dtype)
         for kind in on, off:
             error = ops.sum(_entropy_of_logits(on, cells) * kind, axis=2)
@@ -153,6 +180,7 @@ class Pointing(keras.losses.Loss):  # type: ignore[misc]
         return loss
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "shape": self.shape, "grid": self.grid}
 
 

@@ -1,8 +1,6 @@
-"""The seed's two networks in Keras, with a width factor, or on a backbone trained before.
+"""The networks in Keras: gate (ResNet50, He et al., arXiv:1512.03385) and segmenter (Res-U-Net).
 
-Gate: ResNet50 (He et al., arXiv:1512.03385; layer names and details as in keras.applications, so
-that its weights fit at width 1) under the seed's head. Segmenter: the seed's Res-U-Net. Either
-can stand on a headless Keras model instead of its own encoder (`training.networks.backbones`).
+Both accept a backbone (`training.networks.backbones`) in place of their own encoder.
 """
 
 from __future__ import annotations
@@ -12,17 +10,17 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-# Keras' default of 0.99 lags a hundred steps behind the weights; over a few thousand steps the
-# validation loss then jumps about by factors of a hundred.
+# With Keras' default of 0.99, the statistics lag a hundred steps behind the weights; in a run of a
+# few thousand steps the validation loss then varies by factors of a hundred.
 _MOMENTUM = 0.9
 
 STANDARDISE = "standardise"
-"""What the names of layers begin with that take mean and variance over the training images."""
+"""Prefix of the names of layers with mean and variance of the training images."""
 CELLS = "cells"
-"""The layer of the map, (n, h, w, 1), in logits."""
+"""Name of the layer with the map of cells, logits (n, h, w, 1)."""
 
 _CELL_CHANNELS = 64
-# With few images the logits grow without it, and int8's error with them.
+# Without regularisation the logits grow on few images, and with them the error of int8.
 _POOLED_L2 = 0.005
 
 _Maps = Sequence[keras.KerasTensor]
@@ -56,45 +54,56 @@ def gate(
     head: str = "seed",
     half_turn: bool = False,
 ) -> keras.Model:
-    """ResNet50 body (or `backbone`), the seed's head, one logit.
+    """Build the gate: backbone or ResNet50, a head, one logit.
 
-    That head is an average pool 4x4, flatten, dense 256, dropout 0.3. `head` "pooled" is linear
-    in the mean and the maximum of each channel over the whole image, of every map the body gives
-    (see `training.networks.backbones.taps`): the place of a defect does not matter then, and
-    texture as well as shape is seen, which a small set does not teach by itself. Layers STANDARDISE
-    take mean and variance over the training images (see `training.fit.compile`). Head "mapped" adds
-    to that logit the highest one on a map of cells, as large as the deepest map, which learns from
-    masks where the defect is (see `taught`). With `half_turn` the body sees the image and the image
-    turned upside down, and the logit is the mean of both: what a channel says hangs on the
-    direction a little, which is noise. It costs the time twice.
+    Head "seed": average pool 4x4, flatten, dense 256, dropout 0.3. Its input map must be at least
+    4x4, which is 128 px a side at stride 32.
 
-    Input float32 (n, height_px, width_px, 3) in 0..1; output float32 (n, 1), the logit of
-    "defective". The body's output must be at least 4x4, or the pool has nothing left to pool:
-    128 px a side at stride 32.
+    Head "pooled": linear in the mean and the maximum of each channel over the whole image, of
+    every output of the backbone (see `backbones.taps`). The position of a defect has no
+    influence, and shallow maps add texture; a small data set alone does not train this.
+    Layers with the prefix STANDARDISE use the statistics of the training images (see
+    `training.fit.compile`).
+
+    Head "mapped": the logit of "pooled" plus the highest logit on a map of cells, of the size of
+    the deepest map, which learns the position of defects from masks (see `training_model`).
+
+    Args:
+        width: Factor on the channels of ResNet50; at 1 the weights of keras.applications fit.
+        height_px: Height of the input.
+        width_px: Width of the input.
+        backbone: Headless model in place of ResNet50, or None.
+        head: "seed", "pooled" or "mapped".
+        half_turn: Also run on the image turned by 180 degrees and average the logits. Channels
+            depend a little on the direction, which is noise. Doubles the time; not for "seed".
+
+    Returns:
+        A model with input float32 (n, height_px, width_px, 3) in 0..1 and output float32 (n, 1),
+        the logit of "defective".
     """
     image = keras.Input((height_px, width_px, 3), name="image")
     half_turn = half_turn and head != "seed"
-    # One batch, so that the body is in an exported file once.
+    # One batch, so that an exported file holds the encoder once.
     x = layers.Concatenate(axis=0)([image, image[:, ::-1, ::-1]]) if half_turn else image
     x = _resnet50(x, width) if backbone is None else backbone(x, training=False)
     if head == "seed":
         x = layers.Flatten()(layers.AveragePooling2D(4)(x))
         x = layers.Dropout(0.3)(layers.Dense(256, activation="relu")(x))
-        # float32 under mixed precision too: a logit near the threshold needs its digits.
+        # float32 also under mixed precision: a logit near the threshold needs the precision.
         return keras.Model(image, layers.Dense(1, dtype="float32", name="logit")(x), name="gate")
-    looks = 2 if half_turn else 1
+    views = 2 if half_turn else 1
     maps = x if isinstance(x, list) else [x]
-    logit = _pooled(maps, looks)
+    logit = _pooled(maps, views)
     if head == "mapped":
-        logit = layers.Add(dtype="float32", name="sum")([logit, _mean_of(_mapped(maps), looks)])
+        logit = layers.Add(dtype="float32", name="sum")([logit, _mean_of(_mapped(maps), views)])
     return keras.Model(image, logit, name="gate")
 
 
-def _pooled(maps: _Maps, looks: int) -> keras.KerasTensor:
+def _pooled(maps: _Maps, views: int) -> keras.KerasTensor:
     pools = layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D
     pooled = layers.Concatenate()([pool()(one) for one in maps for pool in pools])
-    x = _standardise(_mean_of(pooled, looks), STANDARDISE)
-    # From nothing: in thousands of inputs a random start has parts that no image unteaches.
+    x = _standardise(_mean_of(pooled, views), STANDARDISE)
+    # From zero: with thousands of inputs, random weights keep components that no image corrects.
     return layers.Dense(
         1,
         kernel_initializer="zeros",
@@ -105,7 +114,7 @@ def _pooled(maps: _Maps, looks: int) -> keras.KerasTensor:
 
 
 def _mapped(maps: _Maps) -> keras.KerasTensor:
-    """The highest logit of two by two cells, each of which sees all depths and its neighbours."""
+    """Return the highest mean logit of 2x2 cells; a cell uses all depths and its neighbours."""
     deepest = maps[-1].shape[1:3]
     parts = []
     for depth, one in enumerate(maps):
@@ -116,39 +125,40 @@ def _mapped(maps: _Maps) -> keras.KerasTensor:
     x = layers.Activation("relu")(layers.Add()(parts) if len(parts) > 1 else parts[0])
     x = layers.Conv2D(_CELL_CHANNELS, 3, padding="same", activation="relu")(x)
     cells = layers.Conv2D(1, 1, dtype="float32", name=CELLS)(x)
-    # One cell alone may be chance.
+    # The mean of 2x2 cells, because a single cell may be high by chance.
     return layers.GlobalMaxPooling2D()(layers.AveragePooling2D(2, strides=1)(cells))
 
 
 def _standardise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Never by the batch: what follows learns from the values as exactly as they are scaled.
+    """Scale each channel by fixed statistics, by a factor of 100 at most.
 
-    None is blown up beyond a hundredfold, or int8's noise on one that hardly varies is all that
-    the head sees of it.
+    Statistics of a batch would add noise to the input of the head. The limit keeps the noise of
+    int8 small on channels that hardly vary.
     """
     return layers.BatchNormalization(
         center=False, scale=False, epsilon=1e-4, trainable=False, name=name
     )(x)
 
 
-def _mean_of(x: keras.KerasTensor, looks: int) -> keras.KerasTensor:
-    """(looks * n, c) to (n, c)."""
-    return x if looks == 1 else ops.mean(ops.reshape(x, (looks, -1, x.shape[-1])), axis=0)
+def _mean_of(x: keras.KerasTensor, views: int) -> keras.KerasTensor:
+    """Return the mean over the views, from (views * n, c) to (n, c)."""
+    return x if views == 1 else ops.mean(ops.reshape(x, (views, -1, x.shape[-1])), axis=0)
 
 
-def taught(gate: keras.Model, *, half_turn: bool) -> keras.Model:
-    """What is trained of a gate of head "mapped", in the same layers; see `losses.Pointing`.
+def training_model(gate: keras.Model, *, half_turn: bool) -> keras.Model:
+    """Build the model to train for a gate with head "mapped", with the same layers.
 
-    Output float32 (n, 2 + looks * cells): the two logits whose sum is the gate's, and those of
-    the cells in each look, line by line, turned back.
+    Its output is float32 (n, 2 + views * cells): the two logits whose sum is the gate's logit,
+    then the logits of the cells of each view, row by row, in the orientation of the image. For
+    `losses.MixedSupervision`.
     """
     cells = gate.get_layer(CELLS).output
     height, width = cells.shape[1:3]
     if half_turn:
         first, second = (ops.reshape(cells, (2, -1, height, width))[k] for k in (0, 1))
         cells = layers.Concatenate(axis=1, dtype="float32")([first, second[:, ::-1, ::-1]])
-    said = [*gate.get_layer("sum").input, layers.Flatten(dtype="float32")(cells)]
-    return keras.Model(gate.input, layers.Concatenate(dtype="float32")(said))
+    outputs = [*gate.get_layer("sum").input, layers.Flatten(dtype="float32")(cells)]
+    return keras.Model(gate.input, layers.Concatenate(dtype="float32")(outputs))
 
 
 def _resnet50(image, width: float):  # type: ignore[no-untyped-def]
@@ -188,14 +198,21 @@ def segmenter(
     classes: int = 4,
     backbone: keras.Model | None = None,
 ) -> keras.Model:
-    """Res-U-Net: four steps down, bottleneck, four up, one sigmoid map per defect class.
+    """Build the segmenter, a Res-U-Net with one sigmoid map per defect class.
 
-    Input float32 (n, height_px, width_px, 1), standardised; output float32
-    (n, height_px, width_px, classes), probabilities. Both sides must be multiples of 16.
-    With a `backbone` that gives maps at strides 2, 4, 8 and 16 (see
-    `training.networks.backbones.taps`) these take the place of the way down, the input has 3
-    channels in 0..1, as the backbone wants it, and the deepest maps have a say of their own in the
-    class: what a defect is shows there, and through the narrow end of the decoder it hardly comes.
+    Args:
+        width: Factor on all channels.
+        height_px: Height of the input, a multiple of 16.
+        width_px: Width of the input, a multiple of 16.
+        classes: Number of defect classes.
+        backbone: Encoder with outputs at strides 2, 4, 8 and 16 (see `backbones.taps`), or None.
+            Its deepest map is also added to the logits: it shows the class of a defect best, and
+            the narrow end of the decoder loses most of that.
+
+    Returns:
+        A model with input float32 (n, height_px, width_px, 1), standardised, or with a backbone
+        (n, height_px, width_px, 3) in 0..1, and output float32 (n, height_px, width_px, classes),
+        probabilities.
     """
     image = keras.Input((height_px, width_px, 1 if backbone is None else 3), name="image")
     x = image
@@ -210,7 +227,7 @@ def segmenter(
             x = _res_block(layers.MaxPooling2D(2)(x), _width(filters, width))
             skips.append(x)
     else:
-        # Narrow maps first: a skip of 512 channels would cost more than the decoder.
+        # Reduce the channels first: a skip of 512 channels would cost more than the decoder.
         for filters, tap in zip((32, 64, 128, 256), backbone(image, training=False), strict=True):
             x = _res_block(tap, _width(filters, width))
             skips.append(x)
@@ -220,8 +237,8 @@ def segmenter(
         x = _res_block(x, _width(filters, width))
     logits = layers.Conv2D(classes, 1)(x)
     if backbone is not None:
-        which = layers.Conv2D(classes, 1)(deep)
-        which = layers.UpSampling2D(16, interpolation="bilinear")(which)
-        logits = layers.Add()([logits, which])
+        deep_logits = layers.Conv2D(classes, 1)(deep)
+        deep_logits = layers.UpSampling2D(16, interpolation="bilinear")(deep_logits)
+        logits = layers.Add()([logits, deep_logits])
     maps = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
     return keras.Model(image, maps, name="segmenter")

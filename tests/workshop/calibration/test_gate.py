@@ -128,7 +128,7 @@ def test_a_frame_without_a_score_is_named_and_no_threshold_is_set(
     before = (bundle / "bundle.json").read_bytes()
     assert main(["gate", "--bundle", str(bundle), "--data", str(tmp_path / "data")]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "edge-calibrate: " in x]
-    assert "a.png" in line and "gate-float32.onnx gives nan" in line
+    assert "a.png" in line and "gate-float32.onnx returned nan" in line
     assert (bundle / "bundle.json").read_bytes() == before
 
 

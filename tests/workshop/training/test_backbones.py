@@ -73,7 +73,9 @@ def test_imagenet_weights_that_cannot_be_fetched_are_one_line(
     monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(WorkshopError, match="--backbone imagenet: the weights cannot be fetched"):
+    with pytest.raises(
+        WorkshopError, match="--backbone imagenet: the weights cannot be downloaded"
+    ):
         backbones.load("imagenet")
 
 

@@ -209,11 +209,11 @@ def test_what_training_has_seen_is_left_out_or_said(
     capsys.readouterr()
     assert evaluate("--part", "all", gate=gate, segmenter=segmenter) == 0
     assert (told()["images"]["judged"], told()["images"]["seen"]) == (10, 2)
-    assert "2 of 10 images were seen" in told()["notice"]
+    assert "2 of 10 images were used in training" in told()["notice"]
     assert capsys.readouterr().out.splitlines()[0] == told()["notice"]
     everything = save(seen, "segmenter", seeing_segmenter(), tuple(digests.values()))
     assert evaluate(gate=gate, segmenter=everything) == 2
-    assert "--part unseen: the models have seen all 10 images" in capsys.readouterr().err
+    assert "--part unseen: all 10 images were used in training" in capsys.readouterr().err
 
 
 def test_without_a_card_nobody_can_know(
@@ -239,7 +239,7 @@ def test_a_part_of_a_split(
     assert evaluate("--split", str(listed), "--part", "test") == 0
     assert (told()["images"]["judged"], told()["images"]["part"]) == (2, "test")
     assert evaluate("--split", str(listed), "--part", "validation") == 2
-    assert "names no image for it" in capsys.readouterr().err
+    assert "has no image in it" in capsys.readouterr().err
     assert evaluate("--part", "test") == 2
     assert "give --split FILE" in capsys.readouterr().err
     listed.write_text("file,part\nnobody.png,test\nclean1.png,train\n")
@@ -268,7 +268,8 @@ def test_a_broken_image_costs_itself_and_not_the_run(
     capsys.readouterr()
     assert evaluate() == 1
     err = capsys.readouterr().err.splitlines()[-1]
-    assert err.startswith("edge-train: none of 10 images could be judged; the first: alarm.png:")
+    assert err.startswith("edge-train: --data: none of 10 images could be evaluated; correct them")
+    assert "the first is alarm.png: " in err
 
 
 _GATE_PLOTS = {"roc.svg", "precision-and-recall.svg", "scores.svg", "overkill.svg"}
@@ -292,10 +293,10 @@ def test_one_stage_alone(
 @pytest.mark.parametrize(
     ("arguments", "given", "said"),
     [
-        ([], {"gate": None, "segmenter": None}, "--gate, --segmenter: give one or both"),
-        (["--submission", "x.csv"], {"segmenter": None}, "--submission: nothing is found"),
+        ([], {"gate": None, "segmenter": None}, "--gate, --segmenter: both are missing"),
+        (["--submission", "x.csv"], {"segmenter": None}, "--submission: needs a segmenter"),
         ([], {"gate": Path("none.keras")}, "--gate: none.keras: no such file"),
-        (["--class-names", "a,b"], {}, "--class-names: a,b: the segmenter's card says bright,dark"),
+        (["--class-names", "a,b"], {}, "--class-names: a,b: the segmenter's card has bright,dark"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -407,24 +408,24 @@ def test_the_line_result_is_the_agents_own(
     image = np.random.default_rng(2).integers(0, 256, (180, 420), np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 4)
     image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
-    look = stages.look(image)
-    assert look.logits is not None and look.score is not None
+    prediction = stages.predict(image)
+    assert prediction.logits is not None and prediction.score is not None
     # Thresholds between tiles, where rounding does not decide.
-    logits = np.unique(look.logits)
+    logits = np.unique(prediction.logits)
     between = (logits[1:] + logits[:-1]) / 2
-    levels = [float(logits[0]) - 1, *between[:1], *between[-1:], look.score + 1]
+    levels = [float(logits[0]) - 1, *between[:1], *between[-1:], prediction.score + 1]
     results = []
     for level in levels:
         verdict = Gate(gate.spec, choice(gate, float(level))).judge(image)
         agent = Segmenter(segmenter.spec, choice(segmenter, None), rule)
         expected = agent.find(image, verdict.suspect_tiles) if verdict.suspect else ()
-        assert verdict.score_logit == pytest.approx(look.score, abs=1e-4)
-        results.append(stages.line(look, verdict.threshold_logit))
+        assert verdict.score_logit == pytest.approx(prediction.score, abs=1e-4)
+        results.append(stages.line(prediction, verdict.threshold_logit))
         assert results[-1] == expected
     assert results[0] and not results[-1]
     if tiles == (_TILES, _TILES):
         assert results[1] != results[0]  # a tile less was segmented
-    assert stages.regions(look) == results[0]
+    assert stages.regions(prediction) == results[0]
 
 
 @pytest.mark.parametrize("tiles", [None, _TILES])
@@ -434,13 +435,15 @@ def test_pixels_are_regions_of_any_size(
     path = random_networks((None, tiles))[1]
     segmenter = load("segmenter", path)
     image = np.random.default_rng(3).integers(0, 256, (60, 150), np.uint8)
-    look = TrainedStages(None, segmenter, RegionRule()).look(cv2.GaussianBlur(image, (0, 0), 3))
-    assert look.maps is not None
-    least = float(np.median(look.maps.max(axis=-1)))
+    prediction = TrainedStages(None, segmenter, RegionRule()).predict(
+        cv2.GaussianBlur(image, (0, 0), 3)
+    )
+    assert prediction.maps is not None
+    least = float(np.median(prediction.maps.max(axis=-1)))
     stages = TrainedStages(None, segmenter, RegionRule(min_probability=least, min_area_px=1))
-    pixels = stages.pixels(look)
+    pixels = stages.pixels(prediction)
     assert 0 < np.count_nonzero(pixels) < pixels.size
-    assert np.array_equal(pixels, class_map(stages.regions(look), look.shape))
+    assert np.array_equal(pixels, class_map(stages.regions(prediction), prediction.shape))
 
 
 def test_an_output_that_is_no_number_is_a_problem_of_the_image(
@@ -456,11 +459,11 @@ def test_an_output_that_is_no_number_is_a_problem_of_the_image(
     assert evaluate(segmenter=save(tmp_path / "odd", "segmenter", odd)) == 0
     problems = told()["images"]["problems"]
     assert {p["name"] for p in problems} == {"dark.png", "alarm.png"}
-    assert all("not a number" in p["reason"] for p in problems)
+    assert all("not finite" in p["reason"] for p in problems)
     worse = seeing_gate()
     worse.set_weights([*worse.get_weights()[:3], np.array([np.nan], np.float32)])
     assert evaluate(gate=save(tmp_path / "odd", "gate", worse)) == 1
-    assert "alarm.png: gate.keras: the output is not a number" in capsys.readouterr().err
+    assert "alarm.png: gate.keras: the output is not finite" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.networks.losses import FocalTversky, Pointing
-from training.networks.metrics import PointingAUC
+from training.networks.losses import FocalTversky, MixedSupervision
+from training.networks.metrics import MixedSupervisionAUC
 
 
 def _batch(values: list[float]) -> np.ndarray:
@@ -115,8 +115,8 @@ def test_defect_cross_entropy_is_that_of_the_defect_pixels() -> None:
     assert float(nothing) == pytest.approx(0, abs=1e-6)
 
 
-def _pointing(label: float, cover: np.ndarray, logits: list[float], cells: np.ndarray) -> float:
-    loss = Pointing(shape=(8, 16), grid=(2, 4))
+def _loss(label: float, cover: np.ndarray, logits: list[float], cells: np.ndarray) -> float:
+    loss = MixedSupervision(shape=(8, 16), grid=(2, 4))
     truth = np.concatenate([[label], cover.ravel()])[None].astype(np.float32)
     return float(loss(truth, np.concatenate([logits, cells.ravel()])[None].astype(np.float32)))
 
@@ -127,7 +127,7 @@ def _entropy(truth: float, logit: np.ndarray | float) -> np.ndarray:
     )
 
 
-def test_pointing_is_the_cross_entropy_of_both_logits_and_of_the_cells() -> None:
+def test_mixed_supervision_is_the_cross_entropy_of_both_logits_and_of_the_cells() -> None:
     cover = np.zeros((8, 16))
     cover[:4, :4] = 0.5  # the first cell is one of the defect
     cover[4, 4] = 0.9  # this cell has less than a sixteenth of one: it counts for nothing
@@ -136,25 +136,23 @@ def test_pointing_is_the_cross_entropy_of_both_logits_and_of_the_cells() -> None
     off = [np.delete(look.ravel(), [0, 5]) for look in cells]
     want = _entropy(1, 1.5) + _entropy(1, -0.5)
     want += np.mean([_entropy(1, a) + _entropy(0, b).mean() for a, b in zip(on, off, strict=True)])
-    assert _pointing(1, cover, [1.5, -0.5], cells) == pytest.approx(float(want), rel=1e-5)
+    assert _loss(1, cover, [1.5, -0.5], cells) == pytest.approx(float(want), rel=1e-5)
 
 
-def test_pointing_learns_nothing_of_the_place_where_nobody_drew_it() -> None:
+def test_mixed_supervision_ignores_the_cells_if_the_mask_is_unknown() -> None:
     want = float(_entropy(1, 1.5) + _entropy(1, -0.5))
     cells = np.full((1, 2, 4), 9.0)
-    assert _pointing(1, np.full((8, 16), -1.0), [1.5, -0.5], cells) == pytest.approx(want, rel=1e-5)
+    assert _loss(1, np.full((8, 16), -1.0), [1.5, -0.5], cells) == pytest.approx(want, rel=1e-5)
     # On a defect-free image all cells are defect-free.
     defect_free = float(_entropy(0, 1.5) + _entropy(0, -0.5) + _entropy(0, 9.0))
-    assert _pointing(0, np.zeros((8, 16)), [1.5, -0.5], cells) == pytest.approx(
-        defect_free, rel=1e-5
-    )
+    assert _loss(0, np.zeros((8, 16)), [1.5, -0.5], cells) == pytest.approx(defect_free, rel=1e-5)
 
 
-def test_pointing_round_trip_and_its_curve_is_of_the_sum() -> None:
-    loss = Pointing(shape=(8, 16), grid=(2, 4))
+def test_mixed_supervision_round_trip_and_its_curve_is_of_the_sum() -> None:
+    loss = MixedSupervision(shape=(8, 16), grid=(2, 4))
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert again.get_config() == loss.get_config()
-    area = PointingAUC(from_logits=True)
+    area = MixedSupervisionAUC(from_logits=True)
     truth = np.array([[0, 9], [1, 9]], np.float32)
     area.update_state(truth, np.array([[-3, 1, 50], [3, -1, -50]], np.float32))
     assert float(area.result()) == pytest.approx(1, abs=0.01)

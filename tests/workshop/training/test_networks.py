@@ -68,27 +68,27 @@ def test_a_gate_with_a_half_turn_takes_the_mean_of_both_looks(head: str) -> None
 
 
 @pytest.mark.parametrize("half_turn", [False, True])
-def test_what_is_taught_of_a_mapped_gate_is_what_it_says(half_turn: bool) -> None:
+def test_the_training_model_of_a_mapped_gate_gives_the_same_logit(half_turn: bool) -> None:
     gate = networks.gate(
         height_px=32, width_px=48, backbone=_body(), head="mapped", half_turn=half_turn
     )
-    taught = networks.taught(_given(gate), half_turn=half_turn)
+    model = networks.training_model(_given(gate), half_turn=half_turn)
     # The same weights in the same order: a checkpoint of one is a checkpoint of the other.
-    assert [id(w) for w in taught.weights] == [id(w) for w in gate.weights]
+    assert [id(w) for w in model.weights] == [id(w) for w in gate.weights]
     images = np.random.default_rng(1).uniform(size=(3, 32, 48, 3)).astype(np.float32)
-    said = np.asarray(taught(images, training=False))
-    looks = 2 if half_turn else 1
-    assert said.shape == (3, 2 + looks * 8 * 12)
-    assert np.allclose(said[:, :2].sum(axis=1), np.asarray(gate(images, training=False))[:, 0])
-    cells = said[:, 2:].reshape(3, looks, 8, 12)
+    outputs = np.asarray(model(images, training=False))
+    views = 2 if half_turn else 1
+    assert outputs.shape == (3, 2 + views * 8 * 12)
+    assert np.allclose(outputs[:, :2].sum(axis=1), np.asarray(gate(images, training=False))[:, 0])
+    cells = outputs[:, 2:].reshape(3, views, 8, 12)
     pairs = (
         cells[..., 1:, 1:] + cells[..., 1:, :-1] + cells[..., :-1, 1:] + cells[..., :-1, :-1]
     ) / 4
-    assert np.allclose(said[:, 1], pairs.max(axis=(2, 3)).mean(axis=1), atol=1e-4)
+    assert np.allclose(outputs[:, 1], pairs.max(axis=(2, 3)).mean(axis=1), atol=1e-4)
     if half_turn:
-        # Both looks point at the same place, each a little in its own way.
+        # Both views point at the same place, each a little in its own way.
         turned = np.ascontiguousarray(images[:, ::-1, ::-1])
-        other = np.asarray(taught(turned, training=False))[:, 2:].reshape(3, looks, 8, 12)
+        other = np.asarray(model(turned, training=False))[:, 2:].reshape(3, views, 8, 12)
         assert np.allclose(cells[:, 1], other[:, 0, ::-1, ::-1], atol=1e-4)
 
 

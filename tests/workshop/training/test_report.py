@@ -41,7 +41,7 @@ RECORDS = [
     record(2, 3.0, 10, 1, defective=True),  # 2 * 1 / 11
     record(3, 2.0, 10, 0, defective=True),  # the segmenter misses it
     record(4, -9.0, 10, 10, defective=True),  # the gate does
-    record(5, 1.0, 0, 3, defective=False),  # false alarms
+    record(5, 1.0, 0, 3, defective=False),  # false alerts
     record(6, 6.0, 0, 3, defective=False),
     record(7, -9.0, 0, 3, defective=False),  # which the gate stops here
     record(8, 1.0, 0, 0, defective=False),
@@ -143,11 +143,11 @@ def test_the_gallery_shows_each_image_under_what_became_of_it() -> None:
         "Best": [0, 1],
         "Worst": [2],
         "Missed": [4, 3],
-        "False alarms": [6, 5],
+        "False alerts": [6, 5],
     }
     assert groups["Best"].picks[0].caption == "Dice 1.000, gate 0.993"
     assert groups["Missed"].picks[0].caption == "gate 0.000; the gate stopped it"
-    assert "2" in groups["Missed"].text and "2" in groups["False alarms"].text
+    assert "2" in groups["Missed"].text and "2" in groups["False alerts"].text
 
 
 def numbers(groups: tuple[gallery.GalleryGroup, ...]) -> dict[str, list[int]]:
@@ -169,9 +169,9 @@ def without(one: ImageRecord, *stages: str) -> ImageRecord:
 
 def test_the_gallery_without_a_gate_or_without_a_segmenter() -> None:
     found = numbers(gallery.choose([without(r, "gate") for r in RECORDS], None, 1))
-    assert found == {"Best": [0], "Worst": [2], "Missed": [3], "False alarms": [5]}
+    assert found == {"Best": [0], "Worst": [2], "Missed": [3], "False alerts": [5]}
     found = numbers(gallery.choose([without(r, "segmenter") for r in RECORDS], 0.01, 6))
-    assert found == {"Best": [], "Worst": [], "Missed": [4], "False alarms": [6, 5, 8]}
+    assert found == {"Best": [], "Worst": [], "Missed": [4], "False alerts": [6, 5, 8]}
 
 
 def test_pictures_show_the_image_what_is_drawn_and_what_is_found() -> None:

@@ -205,7 +205,7 @@ def test_the_command_writes_the_list(tmp_path: Path, capsys: pytest.CaptureFixtu
     cv2.imwrite(str(tmp_path / "data/images/19.png"), (twin * 0.8).astype(np.uint8))
     out = tmp_path / "lists/split.csv"
     assert _run(str(tmp_path / "data"), "--out", str(out), "--fractions", "0.5,0.2,0.3") == 0
-    assert "20 images that show 19 things" in capsys.readouterr().out
+    assert "20 images in 19 groups" in capsys.readouterr().out
     with out.open(newline="", encoding="utf-8") as file:
         part_of = {row["file"]: row["part"] for row in csv.DictReader(file)}
     assert Counter(part_of.values()) == {"train": 10, "validation": 4, "test": 6}

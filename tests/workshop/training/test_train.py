@@ -229,7 +229,7 @@ def test_an_image_that_goes_missing_while_it_trains_ends_the_run_in_one_line(
     _, errors = process.communicate(timeout=240)
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 1 and "Traceback" not in errors, errors
-    assert last.startswith("edge-train: ") and ".png" in last and "then --resume" in last
+    assert last.startswith("edge-train: ") and ".png" in last and "continue with --resume" in last
 
 
 @pytest.mark.slow
@@ -331,7 +331,7 @@ def test_bad_data_and_settings_are_one_line(
         (["--data", str(drawn_set), "--set", "network.width=0"], "network.width"),
         (["--data", str(drawn_set), "--set", "balance.class_weights=true"], "loss.per_class"),
         (["--data", str(drawn_set), "--set", "optimisation.keep=first"], "optimisation.keep"),
-        (["--data", str(drawn_set), "--resume"], "no finished epoch there"),
+        (["--data", str(drawn_set), "--resume"], "no complete epoch; start"),
         (["--data", str(drawn_set), "--set", "data.fractions=[0.5,0.2,0.2]"], "add up to 1"),
     ]
     for more, expected in cases:
@@ -340,7 +340,7 @@ def test_bad_data_and_settings_are_one_line(
         assert error.startswith("edge-train: ") and expected in error, error
     turned = ["--data", str(drawn_set), "--set", "network.half_turn=true"]
     assert main(["gate", "--config", config, "--out", out, *turned]) == 2
-    assert 'only with network.head = "pooled" or "mapped"; set' in capsys.readouterr().err
+    assert 'needs network.head "pooled" or "mapped"; set' in capsys.readouterr().err
     odd = ["--data", str(drawn_set), "--set", "network.head=mapped", "--set", "input.height=144"]
     assert main(["gate", "--config", config, "--out", out, *odd]) == 2
     assert "input: 144x" in (error := capsys.readouterr().err) and "multiples of 32" in error

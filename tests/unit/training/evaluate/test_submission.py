@@ -62,13 +62,13 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
 
     with pytest.raises(WorkshopError, match=r"b\.jpg: torn"):
         submission.write(path, broken())
-    with pytest.raises(WorkshopError, match=r"a\.jpg is there twice"):
+    with pytest.raises(WorkshopError, match=r"a\.jpg occurs twice"):
         submission.write(path, [("a.jpg", one), ("a.jpg", one)])
     with pytest.raises(WorkshopError, match="not a plain file name"):
         submission.write(path, [("x/a.jpg", one)])
     assert [p.name for p in tmp_path.iterdir()] == ["submission.csv"]
     assert path.read_text() == "before"
-    with pytest.raises(WorkshopError, match="give a file to write"):
+    with pytest.raises(WorkshopError, match="give a writable file"):
         submission.write(path / "below.csv", [])
 
 
@@ -76,7 +76,7 @@ def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
     ("rows", "words"),
     [
         ("ImageId,EncodedPixels\n", "no column ImageId_ClassId"),
-        ("ImageId_ClassId,EncodedPixels\na.jpg_0,\n", "classes count from 1"),
+        ("ImageId_ClassId,EncodedPixels\na.jpg_0,\n", "use classes from 1"),
         ("ImageId_ClassId,EncodedPixels\na.jpg_1,\na.jpg_1,1 1\n", "line 3: a.jpg_1"),
         ("ImageId_ClassId,EncodedPixels\na.jpg,\n", "class id 'a.jpg' is not a number"),
         ("ImageId_ClassId,EncodedPixels\n_1,\n", "'' is not a plain file name"),
