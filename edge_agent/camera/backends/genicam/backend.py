@@ -1,8 +1,7 @@
 """GigE Vision and USB3 Vision cameras, without a vendor's SDK.
 
-Each block the camera counts is given out as it came, complete or not, or is missing from the ids.
-That the camera is gone is said within 2 s: nothing came for half a second and nothing answers, or
-control is another's. A strip that stands still is not that: its camera is silent and answers.
+Raises CameraLost within 2 s: no block for half a second and no answer, or another client has
+control. The camera of a strip that stands still is silent, but it answers.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _AS_SENT = frozenset(
 
 
 class StreamSetup(features.FeatureReport, frozen=True, kw_only=True):
-    """Also how blocks come, and by which clock."""
+    """The features, the packets and chunks of the stream, and its clock."""
 
     packet_size: int | None
     chunks: tuple[str, ...]
@@ -252,12 +251,8 @@ class GenicamBackend:
     def _chunk_values(self, frame: Any) -> dict[str, int | float]:
         if not self.opened.chunks or not frame.is_complete or not frame.chunks:
             return {}
-        values: dict[str, int | float] = {}
-        for name, text in self._camera.chunk_features(frame).items():
-            number = _number(text)
-            if number is not None:
-                values[name] = number
-        return values
+        numbers = {n: _number(text) for n, text in self._camera.chunk_features(frame).items()}
+        return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _fault(frame: Any) -> tuple[str, GapReason]:
