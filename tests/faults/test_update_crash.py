@@ -51,7 +51,8 @@ class Victim:
             "steps": str(self._folder / "steps"),
             "summary": str(self._folder / "summary"),
         }
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
@@ -159,7 +160,8 @@ def ends_well(victim: Victim, newer: Path) -> None:
         assert record.last is not None and record.last.result == "committed", record
     for versions in judged_by(victim.config.state_dir).values():
         # One frame from which all are the new one's.
-        assert versions == sorted(versions) and set(versions) <= {1, 2}
+        assert versions == sorted(versions)
+        assert set(versions) <= {1, 2}
     assert not (victim.config.state_dir / "update" / "incoming").exists()
     kept = {path.name for path in (victim.config.state_dir / "update" / "store").iterdir()}
     assert kept == record.kept
@@ -263,4 +265,5 @@ def test_a_bundle_whose_starts_crash_is_given_up(victim: Victim, newer: Path) ->
     assert record.last is not None
     assert (record.last.result, record.last.reason) == ("rolled_back", "the agent crashed 4 times")
     assert done["summary"]["bundle"]["version"] == 1
-    assert record.active is not None and record.kept == {record.active.sha256}
+    assert record.active is not None
+    assert record.kept == {record.active.sha256}

@@ -479,7 +479,7 @@ def frames_with_bad_ones(tmp_path: Path, frames: Path) -> Iterator[tuple[Path, d
     (folder / "031.png").mkdir()
     (folder / "032.tiff").symlink_to(folder / "gone")
     (folder / "readme.txt").write_text("is no frame at all", encoding="utf-8")
-    yield (
+    return (
         folder,
         {
             "000.png": "empty",

@@ -76,7 +76,8 @@ class Line:
         if lock:
             InstanceLock(config.state_dir).release()
         if ports:
-            assert is_free(self.metrics_port) and is_free(self.broker_port)
+            assert is_free(self.metrics_port)
+            assert is_free(self.broker_port)
         assert not config.status_file.exists()
         gc.collect()  # a socket or a loop that nobody closed is a warning, and so an error, here
 
@@ -120,7 +121,8 @@ def test_a_whole_run_leaves_nothing_open(line: Line) -> None:
 def test_an_agent_that_is_not_run_is_closed_by_hand(line: Line) -> None:
     config = line.config()
     agent = agents.Agent(config)
-    assert not is_free(line.metrics_port) and not is_free(line.broker_port)
+    assert not is_free(line.metrics_port)
+    assert not is_free(line.broker_port)
     with pytest.raises(ConfigError, match="another agent is using it"):
         InstanceLock(config.state_dir)
     agent.close()

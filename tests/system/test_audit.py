@@ -27,7 +27,8 @@ UNKNOWN = {"name": "amqtt", "skip_reason": "Dependency not found on PyPI"}
 @pytest.fixture(scope="module")
 def audit() -> Any:
     spec = importlib.util.spec_from_file_location("audit", SCRIPT)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -44,7 +44,8 @@ def test_no_workshop_tools_are_installed(venv: Path) -> None:
     program = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
     names = set(_run(venv / "bin" / "python", "-c", program, cwd=venv).lower().split())
     assert {"linegate", "numpy", "opencv-python", "onnxruntime", "paho-mqtt"} <= names
-    assert "ai-edge-litert" in names and "tflite-runtime" not in names
+    assert "ai-edge-litert" in names
+    assert "tflite-runtime" not in names
     for unwanted in ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "matplotlib", "scipy"):
         assert unwanted not in names
     # Extras, for who has a frame grabber.

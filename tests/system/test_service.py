@@ -306,7 +306,8 @@ def test_who_may_read_what(machine: Machine, eventually: Callable[..., Any]) -> 
 
     secret = ("cat", "/etc/linegate/credentials/mqtt-password")
     spool, status = "/var/lib/linegate/spool.sqlite3", "/run/linegate/status.json"
-    assert reads("linegate", "cat", spool) and reads("linegate", "cat", status)
+    assert reads("linegate", "cat", spool)
+    assert reads("linegate", "cat", status)
     assert not reads("linegate", *secret)
     for path in (spool, status, secret[1]):
         assert not reads("nobody", "cat", path), path

@@ -79,7 +79,8 @@ def test_unit_asks_for_notify_and_watchdog_and_stops_at_a_refused_config() -> No
 def test_default_config_is_one_the_agent_takes() -> None:
     parsed = config.load(ROOT / "systemd" / "agent.toml")
     assert parsed.mqtt.broker == "embedded"
-    assert parsed.agent.unsigned_bundles == "refuse" and len(parsed.agent.trusted_keys) == 1
+    assert parsed.agent.unsigned_bundles == "refuse"
+    assert len(parsed.agent.trusted_keys) == 1
     assert str(parsed.status_file) == "/run/linegate/status.json"
     assert parsed.health.metrics_port == 0
     assert f"--config /etc/linegate/{'agent.toml'}" in UNIT.read_text()

@@ -24,7 +24,8 @@ def _modules(folder: str) -> list[Path]:
 @pytest.mark.parametrize("package", ["", ".bundle", ".config", ".messages", ".inspection"])
 def test_what_a_package_names_as_public_is_there(package: str) -> None:
     module = importlib.import_module(f"edge_agent{package}")
-    assert module.__all__ and all(getattr(module, name) is not None for name in module.__all__)
+    assert module.__all__
+    assert all(getattr(module, name) is not None for name in module.__all__)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

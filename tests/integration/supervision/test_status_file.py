@@ -114,22 +114,26 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_what_needs_a_look_is_said(tmp_path: Path, changes: dict[str, Any], trouble: str) -> None:
     write(tmp_path / "status.json", _status(**changes))
     answer = ask(tmp_path / "status.json", 99.0)
-    assert answer.running and not answer.well
-    assert len(answer.troubles) == 1 and answer.troubles[0].startswith(trouble)
+    assert answer.running
+    assert not answer.well
+    assert len(answer.troubles) == 1
+    assert answer.troubles[0].startswith(trouble)
 
 
 def test_a_process_that_is_gone_does_not_run_whoever_has_its_number_now(tmp_path: Path) -> None:
     _, start = here()
     write(tmp_path / "status.json", _status(process_start=start + 1))
     answer = ask(tmp_path / "status.json", 99.0)
-    assert not answer.running and not answer.well
+    assert not answer.running
+    assert not answer.well
     assert "ended without a word" in answer.troubles[0]
     assert process_start(2**22 + 1) is None
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     answer = ask(tmp_path / "status.json", 0.0)
-    assert not answer.running and answer.troubles[0].startswith("not running: there is no ")
+    assert not answer.running
+    assert answer.troubles[0].startswith("not running: there is no ")
 
 
 @given(data=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)))
@@ -171,7 +175,8 @@ def test_status_of_an_agent_that_runs_is_killed_and_ends(
         lambda: found if (found := _command(*words, "--json")).returncode == 0 else None, "well"
     )
     answer = json.loads(done.stdout)
-    assert answer["well"] and answer["status"]["broker_connected"]
+    assert answer["well"]
+    assert answer["status"]["broker_connected"]
     assert set(answer["status"]["stages"]) == {"camera", "inference", "spool", "publisher"}
     assert done.stderr == ""
     # On a busy machine it may be late with its status, which is not well, for a moment.
@@ -222,14 +227,16 @@ def test_a_status_file_that_cannot_be_written_does_not_stop_the_line(
 ) -> None:
     gone = str(tmp_path / "gone" / "status.json")
     done = agent(config_file(mosquitto.url, health={"status_file": gone})).ended()
-    assert done.code == 0 and done.summary["frames_inspected"] == 24
+    assert done.code == 0
+    assert done.summary["frames_inspected"] == 24
     assert done.stderr.count("health.status_file: ") == 1
 
 
 def test_status_without_a_configuration_is_refused(tmp_path: Path) -> None:
     done = _command("--config", str(tmp_path / "none.toml"))
     assert done.returncode == 2
-    assert "No such file or directory" in done.stderr and "Traceback" not in done.stderr
+    assert "No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # The metrics.
@@ -288,6 +295,8 @@ def test_the_module_names_a_process_with_an_odd_name(tmp_path: Path) -> None:
             time.sleep(0.1)
             start = module.process_start(process.pid)
             own = module.process_start(os.getpid())
-            assert start is not None and own is not None and start >= own
+            assert start is not None
+            assert own is not None
+            assert start >= own
         finally:
             process.kill()

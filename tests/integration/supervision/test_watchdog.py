@@ -185,7 +185,8 @@ def test_a_stage_that_hangs_inside(
         "inference": "edge_agent/inspection/runtime/onnx.py",
         "camera": "edge_agent/camera/backends/folder.py",
     }
-    assert "most recent call first" in running.stderr and file[where] in running.stderr
+    assert "most recent call first" in running.stderr
+    assert file[where] in running.stderr
     others = [stage for stage in STAGES if stage != where and f"{stage} stands" in running.stderr]
     assert others == []  # nor the camera, which is at its end while the network hangs
     assert heard.index("READY=1") < heard.index("WATCHDOG=1")

@@ -77,11 +77,13 @@ def test_both_bundles_judge_the_frames_they_are_shown(tiny_bundle: Path, blind: 
             look = trial_process.look(frame(spotted(), number))
             assert look.frame_id == number
             assert (look.running.suspect, look.candidate.suspect) == (True, False)
-            assert look.running.defects > 0 and look.candidate.defects == 0
+            assert look.running.defects > 0
+            assert look.candidate.defects == 0
             assert 0 == look.both_px < look.either_px
             assert min(look.running.judged_ms, look.candidate.judged_ms) > 0
         look = trial_process.look(frame(np.full((256, 800), 255, np.uint8)))
-        assert look.running.error == "" and look.candidate.error != ""
+        assert look.running.error == ""
+        assert look.candidate.error != ""
         assert not trial_process.look(frame(spotted())).candidate.error, "one error is not the end"
 
 

@@ -352,4 +352,5 @@ def test_a_bundle_staged_by_a_command(
     assert done.summary["gaps"] == {}
     by_frame = bundle_by_frame(heard)
     versions = [by_frame[frame] for frame in sorted(by_frame)]
-    assert versions == sorted(versions) and set(versions) == {1, 3}
+    assert versions == sorted(versions)
+    assert set(versions) == {1, 3}

@@ -55,7 +55,8 @@ def _refusal(path: Path, trust: signature.Trust | None = None) -> str:
         _load(path, trust)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(str(path)) and "/linegate-" not in message
+    assert message.startswith(str(path))
+    assert "/linegate-" not in message
     return message
 
 

@@ -52,7 +52,8 @@ def test_what_is_staged_is_shown_and_given_up_by_hand(update: Update, newer: Pat
     assert update("status") == (0, shown, "")
     code, out, _ = update("rollback")
     assert code == 0
-    assert f"last: {name} cancelled at 20" in out and out.endswith("Z: by hand\n")
+    assert f"last: {name} cancelled at 20" in out
+    assert out.endswith("Z: by hand\n")
 
 
 def test_staged_is_not_committed(update: Update, newer: Path) -> None:
@@ -60,7 +61,8 @@ def test_staged_is_not_committed(update: Update, newer: Path) -> None:
     code, out, err = update("stage", newer, "--wait", "1")
     assert code == 1
     assert "staged: tiny version 2" in out
-    assert err.startswith("edge-agent: update: tiny version 2") and err.count("\n") == 1
+    assert err.startswith("edge-agent: update: tiny version 2")
+    assert err.count("\n") == 1
     assert err.endswith("is not committed: it is staged; see edge-agent update status\n")
 
 
@@ -74,7 +76,8 @@ def test_staged_is_not_committed(update: Update, newer: Path) -> None:
 def test_what_cannot_be_done_is_one_line(update: Update, words: tuple[str, ...], said: str) -> None:
     code, out, err = update(*words)
     assert (code, out) == (2, "")
-    assert said in err and err.count("\n") == 1
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_the_bundle_that_runs_is_not_staged(update: Update, tiny_bundle: Path) -> None:

@@ -97,18 +97,21 @@ def test_the_chosen_one_is_the_fastest(tiny_bundle: Path) -> None:
     assert (found.runs, found.threads, found.machine) == (5, 1, platform.machine())
     for stage in ("gate", "segmenter"):
         times = {r.verdict: r.p50_ms for r in found.rows if r.stage == stage}
-        assert times["chosen"] is not None and times["works"] is not None
+        assert times["chosen"] is not None
+        assert times["works"] is not None
         assert times["chosen"] <= times["works"]
 
 
 def test_the_table_says_it_all(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bundle", "verify", str(tiny_bundle), "--runs", "2"]) == 0
     head, titles, *lines, gate, segmenter = capsys.readouterr().out.splitlines()
-    assert reader.load(tiny_bundle).sha256[:12] in head and platform.machine() in head
+    assert reader.load(tiny_bundle).sha256[:12] in head
+    assert platform.machine() in head
     columns = ("stage", "artifact", "runtime", "difference/allowed", "p50 ms", "p95 ms", "verdict")
     assert [titles.index(name) for name in columns] == sorted(map(titles.index, columns))
     assert len(lines) == 4
-    assert gate.startswith("gate: the agent runs onnx-") and "fastest of 2" in gate
+    assert gate.startswith("gate: the agent runs onnx-")
+    assert "fastest of 2" in gate
     assert segmenter.startswith("segmenter: the agent runs onnx-")
 
 
@@ -119,7 +122,8 @@ def test_wrong_golden_outputs_are_refused_with_difference_and_tolerance(
     spoiled.golden(name, 0.5)
     row = rows(capsys, spoiled.folder)["gate", "onnx-float32"]
     assert row["verdict"] == "refused"
-    assert row["difference"] == pytest.approx(0.5, abs=0.01) and row["allowed"] == 0.01
+    assert row["difference"] == pytest.approx(0.5, abs=0.01)
+    assert row["allowed"] == 0.01
     assert row["reason"] == "differs from the golden outputs by 0.5, 0.01 allowed"
     assert row["p50_ms"] is row["p95_ms"] is None
 
@@ -169,7 +173,8 @@ def test_a_provider_that_is_not_there_is_one_more_refusal(
     found = rows(capsys, tiny_bundle, "--provider", "NonesuchExecutionProvider", "--provider", CPU)
     assert len(found) == 8
     row = found["gate", "onnx-float32 NonesuchExecutionProvider"]
-    assert row["verdict"] == "refused" and "not in this onnxruntime" in row["reason"]
+    assert row["verdict"] == "refused"
+    assert "not in this onnxruntime" in row["reason"]
     found = rows(capsys, tiny_bundle, "--provider", "NonesuchExecutionProvider", code=1)
     assert {row["verdict"] for row in found.values()} == {"refused"}
 

@@ -121,7 +121,8 @@ def test_each_command_does_its_work_and_is_answered(
         check_schema(f"command.{name}", payload)
         check_schema("reply", json.loads(rig.said[-1][1]))
     status = rig.send("status", {"id": "5"})
-    assert status is not None and status.result == {"health": {}, "commands": {"done": 4}}
+    assert status is not None
+    assert status.result == {"health": {}, "commands": {"done": 4}}
     assert all(topic == f"{BASE}/reply" for topic, _, _ in rig.said)
 
 
@@ -138,7 +139,8 @@ def test_a_picture_is_a_jpeg_of_bounded_size(rig: Rig) -> None:
     for number, image in enumerate((np.full((4, 8), 7, np.uint8), noise)):
         rig.line.image = image
         reply = rig.send("picture", {"id": str(number)})
-        assert reply is not None and reply.result is not None
+        assert reply is not None
+        assert reply.result is not None
         topic, data, _ = rig.said[-2]
         assert topic == reply.result["topic"] == f"{BASE}/evidence/bbbbbbbb-41"
         assert len(data) == reply.result["size_bytes"] <= 512 << 10
@@ -147,7 +149,8 @@ def test_a_picture_is_a_jpeg_of_bounded_size(rig: Rig) -> None:
         assert shown.ndim == image.ndim
     rig.line.image = None
     reply = rig.send("picture", {"id": "none"})
-    assert reply is not None and not reply.ok
+    assert reply is not None
+    assert not reply.ok
     assert reply.error == "picture: no frame within 5 s"
 
 
@@ -156,7 +159,8 @@ def test_the_same_id_is_answered_again_and_not_done_again(rig: Rig) -> None:
     assert rig.send("set_coil", {"id": "x", "coil": "A"}) == first
     assert rig.line.asked == [("set_coil", "A")]
     other = rig.send("set_coil", {"id": "x", "coil": "B"})
-    assert other is not None and (other.ok, other.error) == (
+    assert other is not None
+    assert (other.ok, other.error) == (
         False,
         "id: was used for another command",
     )
@@ -217,7 +221,8 @@ def test_commands_are_limited_in_rate(tmp_path: Path) -> None:
 )
 def test_no_message_becomes_a_path(rig: Rig, bundle: str) -> None:
     reply = rig.send("stage", {"id": "1", "bundle": bundle})
-    assert reply is not None and not reply.ok
+    assert reply is not None
+    assert not reply.ok
     assert rig.line.asked == []
 
 
@@ -230,7 +235,9 @@ def test_only_what_lies_in_the_bundle_folder_is_staged(rig: Rig, tmp_path: Path)
         ("half", "is this folder a whole bundle?"),
     ):
         reply = rig.send("stage", {"id": name, "bundle": name})
-        assert reply is not None and not reply.ok and said in reply.error
+        assert reply is not None
+        assert not reply.ok
+        assert said in reply.error
     assert rig.line.asked == [("stage", rig.bundles / "half")]
     gone = Rig(tmp_path / "other", bundle_folder=str(tmp_path / "gone"))
     reply = gone.send("stage", {"id": "1", "bundle": "x"})

@@ -24,7 +24,8 @@ def test_tables_agree_with_masks_and_images_with_the_strip(tmp_path: Path) -> No
         mask = cv2.imread(str(tmp_path / "masks" / row["file"]), cv2.IMREAD_UNCHANGED)
         assert int(row["defect_pixels"]) == np.count_nonzero(mask)
         if row["class_id"] == "0":
-            assert row["class_name"] == "Free" and not mask.any()
+            assert row["class_name"] == "Free"
+            assert not mask.any()
         else:
             counts = np.bincount(mask.ravel(), minlength=5)[1:]
             assert int(row["class_id"]) == counts.argmax() + 1

@@ -64,7 +64,8 @@ def test_a_staged_bundle_is_a_whole_copy_and_nothing_else(
     slots = BundleStore(config.state_dir)
     record = stage(config, slots, source)
     assert record == slots.read()
-    assert record.phase == "staged" and record.candidate is not None
+    assert record.phase == "staged"
+    assert record.candidate is not None
     shutil.rmtree(source)
     copy = load(slots.folder(record.candidate))
     assert slot_of(copy) == record.candidate
@@ -109,9 +110,11 @@ def test_versions_only_rise_unless_forced(
     slots = BundleStore(config.state_dir)
     with pytest.raises(UpdateError, match=f"version {version} does not rise above 3"):
         stage(config, slots, other)
-    assert slots.read() == UpdateRecord() and stored(config) == set()
+    assert slots.read() == UpdateRecord()
+    assert stored(config) == set()
     record = stage(config, slots, other, force=True)
-    assert record.candidate is not None and record.candidate.forced
+    assert record.candidate is not None
+    assert record.candidate.forced
 
 
 def test_what_runs_is_not_staged(config: Config) -> None:

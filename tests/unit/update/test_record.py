@@ -36,7 +36,8 @@ def test_the_way_of_an_update_that_goes_well() -> None:
     assert (record.phase, record.active, record.previous) == ("proving", NEW, OLD)
     record = update.confirmed(record, NEW, NOW)
     assert (record.phase, record.active, record.previous) == ("idle", NEW, OLD)
-    assert record.last is not None and record.last.result == "committed"
+    assert record.last is not None
+    assert record.last.result == "committed"
     assert record.kept == {NEW.sha256, OLD.sha256}
 
 
@@ -59,7 +60,8 @@ def test_what_crashes_the_agent_in_its_trial_is_given_up_too() -> None:
         assert (record.phase, record.attempts) == ("trying", attempt)
     record = update.begun(record, NEW, LIMIT, NOW)
     assert (record.phase, record.active) == ("idle", None)
-    assert record.last is not None and record.last.result == "refused"
+    assert record.last is not None
+    assert record.last.result == "refused"
 
 
 def test_who_stops_in_good_order_has_not_crashed() -> None:
@@ -83,7 +85,8 @@ def test_the_way_back_by_hand() -> None:
     assert update.returned(proving(), NOW).active == OLD
     staged = update.returned(update.staged(committed, slot(3)), NOW)
     assert (staged.phase, staged.active) == ("idle", NEW)
-    assert staged.last is not None and staged.last.result == "cancelled"
+    assert staged.last is not None
+    assert staged.last.result == "cancelled"
     with pytest.raises(UpdateError, match="no bundle before this one"):
         update.returned(UpdateRecord(), NOW)
 
@@ -201,7 +204,8 @@ class AnyOrder(RuleBasedStateMachine):
         record = self.record
         active = record.active.sha256 if record.active else None
         if record.phase == "proving":
-            assert record.previous is not None and record.previous.sha256 in self.good
+            assert record.previous is not None
+            assert record.previous.sha256 in self.good
         else:
             assert active in self.good
         if record.active:

@@ -210,7 +210,8 @@ def test_perfect_is_one_and_nothing_is_the_empty_submission(images: list[np.ndar
     records = [record(str(i), m, np.zeros_like(m)) for i, m in enumerate(images)]
     nothing = segmenter_figures(records, NAMES)
     assert nothing.competition_dice == nothing.empty_dice
-    assert nothing.matched.k == 0 and nothing.class_right.value is None
+    assert nothing.matched.k == 0
+    assert nothing.class_right.value is None
     assert nothing.dice.value in (None, 0)
 
 

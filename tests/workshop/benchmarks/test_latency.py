@@ -26,8 +26,10 @@ def test_report_has_every_artifact_and_the_machine(
     for timing in report["timings"]:
         assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
         assert timing["samples"] == 5
-    assert report["threads"] == 1 and report["warm_up"] == 1
-    assert report["machine"]["cores"] >= 1 and report["machine"]["libraries"]["onnxruntime"]
+    assert report["threads"] == 1
+    assert report["warm_up"] == 1
+    assert report["machine"]["cores"] >= 1
+    assert report["machine"]["libraries"]["onnxruntime"]
     assert "p50 ms" in capsys.readouterr().out
 
 
@@ -65,4 +67,5 @@ def test_mistakes_are_one_line_and_exit_2(
 ) -> None:
     assert main([w.format(bundle=tiny_bundle) for w in words]) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-bench: ")]
-    assert len(lines) == 1 and named in lines[0]
+    assert len(lines) == 1
+    assert named in lines[0]

@@ -68,7 +68,8 @@ def test_thresholds_are_set_per_artifact_and_the_bundle_still_loads(
     assert [r["artifact"] for r in rows] == [a.label for a in manifest.gate.artifacts]
     for row, artifact in zip(rows, manifest.gate.artifacts, strict=True):
         assert artifact.threshold_logit == pytest.approx(row["threshold_logit"], abs=1e-5)
-        assert row["missed"] == 0 and row["defective"] > 0
+        assert row["missed"] == 0
+        assert row["defective"] > 0
         assert row["defective"] + row["clean"] == 20
 
 
@@ -128,7 +129,8 @@ def test_a_frame_without_a_score_is_named_and_no_threshold_is_set(
     before = (bundle / "bundle.json").read_bytes()
     assert main(["gate", "--bundle", str(bundle), "--data", str(tmp_path / "data")]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "edge-calibrate: " in x]
-    assert "a.png" in line and "gate-float32.onnx returned nan" in line
+    assert "a.png" in line
+    assert "gate-float32.onnx returned nan" in line
     assert (bundle / "bundle.json").read_bytes() == before
 
 
@@ -141,7 +143,8 @@ def test_a_frame_of_too_many_tiles_is_named(
     (tmp_path / "data" / "labels.csv").write_text("file,class_id\na.png,1\n")
     assert main(["gate", "--bundle", str(bundle), "--data", str(tmp_path / "data")]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "edge-calibrate: " in x]
-    assert "a.png" in line and "1296 tiles" in line
+    assert "a.png" in line
+    assert "1296 tiles" in line
 
 
 def test_without_labels_the_seeds_threshold(bundle: Path) -> None:
@@ -197,5 +200,6 @@ def test_bad_data_is_one_line_and_exit_2(
     before = (bundle / "bundle.json").read_bytes()
     assert main(["gate", "--bundle", str(bundle), "--data", str(data)]) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if "edge-calibrate: " in x]
-    assert len(lines) == 1 and named in lines[0]
+    assert len(lines) == 1
+    assert named in lines[0]
     assert (bundle / "bundle.json").read_bytes() == before

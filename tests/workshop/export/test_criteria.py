@@ -92,7 +92,8 @@ def test_the_search_finds_what_holds_with_few_questions(most: int, least: int) -
     found = criteria.fewest(most, holds)
     assert (found is None) == (least > most)
     if found is not None:
-        assert least <= found <= max(1, 2 * least) and found in asked
+        assert least <= found <= max(1, 2 * least)
+        assert found in asked
     assert len(asked) == len(set(asked)) <= 12
 
 
@@ -146,7 +147,8 @@ def test_what_int8_does_not_hurt_stays_int8(
     assert all(o.became == o.wanted and not o.kept_float for o in report.outcomes)
     assert not any(v.fault or v.flips for v in report.gate)
     assert not any(v.fault for v in report.segmenter)
-    assert report.gate[0].artifact == "float-keras" and report.gate[0].missed.k == 0
+    assert report.gate[0].artifact == "float-keras"
+    assert report.gate[0].missed.k == 0
     bundle = reader.load(tmp_path / "out")
     for artifact, judged in zip(bundle.manifest.gate.artifacts, report.gate[1:], strict=True):
         assert (artifact.label, artifact.threshold_logit) == (
@@ -177,12 +179,15 @@ def test_layers_that_drown_the_signal_stay_float(
     artifacts = {a.label: a for a in reader.load(tmp_path / "out").manifest.gate.artifacts}
     for label in FORMS.split(","):
         one = outcomes[label]
-        assert one.became == label and "false alarms" in one.note
+        assert one.became == label
+        assert "false alarms" in one.note
         assert 1 <= len(one.kept_float) <= 4
         assert any("concat" in name for name in one.kept_float)
         assert {*one.kept_float} == {x.name for x in one.layers[: len(one.kept_float)]}
-        assert one.attempts[0].fault and any(not a.fault for a in one.attempts)
-        assert artifacts[label].kept_float == one.kept_float and artifacts[label].note == one.note
+        assert one.attempts[0].fault
+        assert any(not a.fault for a in one.attempts)
+        assert artifacts[label].kept_float == one.kept_float
+        assert artifacts[label].note == one.note
     assert not any(v.fault or v.missed.k or v.false_alarms.k for v in report.gate)
     assert "gate onnx-int8: mixed: " in capsys.readouterr().out
 
@@ -287,5 +292,6 @@ def test_without_labels_it_says_that_nobody_guards(
     # No report is left that is another bundle's.
     assert not any((tmp_path / "out" / name).exists() for name in BESIDE)
     raw = (tmp_path / "out" / "bundle.json").read_text()
-    assert "kept_float" not in raw and '"note"' not in raw
+    assert "kept_float" not in raw
+    assert '"note"' not in raw
     assert main([*words, "--sets", "x.csv"]) == 2

@@ -81,7 +81,8 @@ def test_every_artifact_says_what_it_asks_of_an_old_runtime(bundle: bundles.Bund
     for stage in (bundle.manifest.gate, bundle.manifest.segmenter):
         for artifact in stage.artifacts:
             old = artifact.oldest_runtime
-            assert old is not None and old.refusal == ""
+            assert old is not None
+            assert old.refusal == ""
             if artifact.format == "onnx":
                 assert artifact.op_versions["ai.onnx"] == 17
                 assert old.name == "onnxruntime 1.23"
@@ -196,7 +197,8 @@ def test_json_and_class_names(
     assert main([*words, "--bundle-version", "3", "--min-area-px", "40"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {r["refused_there"] for r in rows} == {""}
-    assert len(rows) == 8 and {r["stage"] for r in rows} == {"gate", "segmenter"}
+    assert len(rows) == 8
+    assert {r["stage"] for r in rows} == {"gate", "segmenter"}
     manifest = reader.load(tmp_path).manifest
     assert manifest.class_names == ("a", "b", "c", "d")
     assert (manifest.version, manifest.regions.min_area_px) == (3, 40)
@@ -322,7 +324,9 @@ def test_a_card_that_does_not_fit_its_model_is_one_line(
     words = [*_words(carded, samples, tmp_path / "out"), f"--{stage}", str(path)]
     assert main(words) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-export: ")]
-    assert named in line and str(path) in line and f"--{stage}" in line
+    assert named in line
+    assert str(path) in line
+    assert f"--{stage}" in line
 
 
 def test_samples_of_too_many_tiles_are_one_line(
@@ -339,7 +343,8 @@ def test_samples_of_too_many_tiles_are_one_line(
     )
     assert main([*_words(carded, samples, tmp_path / "out"), "--gate", str(path)]) == 2
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-export: ")]
-    assert "--samples" in line and "6400 tiles" in line
+    assert "--samples" in line
+    assert "6400 tiles" in line
 
 
 def _broken(tmp_path: Path, kind: str) -> list[str]:
@@ -392,7 +397,8 @@ def test_mistakes_are_one_line_and_exit_2(
     words = _words(models, samples, tmp_path / "out") + _broken(tmp_path, kind)
     assert main(words) == 2
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("edge-export: ")]
-    assert len(lines) == 1 and named in lines[0]
+    assert len(lines) == 1
+    assert named in lines[0]
     assert not (tmp_path / "out" / "bundle.json").exists()
 
 

@@ -66,7 +66,8 @@ def test_every_artifact_has_its_size_its_time_and_its_differences(
             timing = found[stage, one.artifact]
             assert 0 < timing.p50_ms <= timing.p95_ms
             assert f"{timing.p50_ms:.2f} ms" in text
-            assert f"{one.difference.largest:.4f}" in text and f"{one.difference.p99:.4f}" in text
+            assert f"{one.difference.largest:.4f}" in text
+            assert f"{one.difference.p99:.4f}" in text
 
 
 def _files(out: Path, stage: str) -> list[str]:
@@ -77,7 +78,8 @@ def test_flipped_decisions_are_shown_with_their_pictures(
     report: document.ExportReport, text: str
 ) -> None:
     int8 = report.gate[2]
-    assert int8.artifact == "onnx-int8" and len(int8.flips) >= 3
+    assert int8.artifact == "onnx-int8"
+    assert len(int8.flips) >= 3
     section = text[text.index('id="flips"') : text.index('id="masks"')]
     for flip in int8.flips:
         assert (flip.float_logit < report.gate[0].threshold_logit) != flip.float_suspect
@@ -91,7 +93,8 @@ def test_the_mask_that_lost_most_is_shown_beside_the_float_one(
     report: document.ExportReport, text: str
 ) -> None:
     int8 = report.segmenter[2]
-    assert int8.worst is not None and int8.worst.dice < int8.worst.float_dice
+    assert int8.worst is not None
+    assert int8.worst.dice < int8.worst.float_dice
     section = text[text.index('id="masks"') : text.index('id="layers"')]
     found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="([^"]+)"', section)
     shown = {alt.partition(", ")[2]: _pixels(data) for data, alt in found}
@@ -108,16 +111,19 @@ def _pixels(data: str) -> np.ndarray:
 
 def test_layers_are_plotted_for_each_int8_form(report: document.ExportReport, text: str) -> None:
     int8 = [o for o in report.outcomes if o.wanted == "onnx-int8"]
-    assert len(int8) == 2 and all(o.layers for o in int8)
+    assert len(int8) == 2
+    assert all(o.layers for o in int8)
     section = text[text.index('id="layers"') :]
     for one in int8:
         plotted = draw(one)
-        assert svg_url(plotted.light) in section and svg_url(plotted.dark) in section
+        assert svg_url(plotted.light) in section
+        assert svg_url(plotted.dark) in section
         assert one.layers[0].name[-20:].encode() in plotted.light
 
 
 def test_nothing_is_fetched_and_nothing_runs(text: str) -> None:
-    assert "<script" not in text and "default-src 'none'" in text
+    assert "<script" not in text
+    assert "default-src 'none'" in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
 
 
@@ -143,4 +149,5 @@ def test_what_comes_from_outside_is_escaped_and_reasons_are_told(
     text = page.html(changed, speed.of(rows), rows, (HOSTILE,), (card,), ())
     assert HOSTILE not in text
     assert text.count("&lt;img src=x") >= 7
-    assert "cannot run gate onnx-int8" in text and "stay float; all in int8" in text
+    assert "cannot run gate onnx-int8" in text
+    assert "stay float; all in int8" in text

@@ -56,7 +56,8 @@ def test_every_form_takes_uint8_and_none_became_another(folder: Path) -> None:
     stage = bundle.manifest.gate
     assert [a.label for a in stage.artifacts] == [form.label for form in FORMS]
     for artifact in stage.artifacts:
-        assert artifact.oldest_runtime is not None and artifact.oldest_runtime.refusal == ""
+        assert artifact.oldest_runtime is not None
+        assert artifact.oldest_runtime.refusal == ""
         runtime = open_runtime(bundle, artifact, 1)
         assert golden_difference(bundle, stage, artifact, runtime) <= 0.004, artifact.label
 
@@ -92,4 +93,5 @@ def test_the_input_is_the_frame_as_it_was_resized() -> None:
     np.testing.assert_array_equal(got[0], resize(image, spec))
     tiles = Tiles(height_px=64, width_px=64, overlap_px=0)
     tiled = prepare(image, msgspec.structs.replace(spec, tiles=tiles))
-    assert tiled.dtype == np.uint8 and tiled.shape == (4, 32, 32, 3)
+    assert tiled.dtype == np.uint8
+    assert tiled.shape == (4, 32, 32, 3)

@@ -57,7 +57,8 @@ def test_without_change_an_example_is_what_the_line_sees(source: ImageSource) ->
     ((x, y),) = example(source, 1, rng=None, config=TrainConfig())
     assert np.array_equal(x, prepare(source.dataset.image(1), SPEC)[0])
     drawn = source.dataset.planes(1)
-    assert y.shape == (48, 64, 2) and y.dtype == np.float32
+    assert y.shape == (48, 64, 2)
+    assert y.dtype == np.float32
     # The share of the picture that the class covers is kept by the resize.
     assert y[..., 0].mean() == pytest.approx(drawn[..., 0].mean(), abs=2e-3)
     assert y[..., 1].max() == 0
@@ -72,7 +73,8 @@ def test_tiles_are_the_lines_and_labelled_one_by_one(drawn_set: Path) -> None:
     assert len(seen) == len(boxes) > 4
     assert np.array_equal(np.stack([x for x, _ in seen]), prepare(image, TILED))
     assert [bool(y[0]) for _, y in seen] == [bool(planes[b.slices].any()) for b in boxes]
-    assert any(y[0] for _, y in seen) and not all(y[0] for _, y in seen)
+    assert any(y[0] for _, y in seen)
+    assert not all(y[0] for _, y in seen)
     # In training one tile an image, and more often than not one with the defect.
     still = TrainConfig(
         augment=Augment(flip_along=False, flip_across=False, brightness=0, contrast=0, shift=0)
@@ -91,7 +93,8 @@ def test_batches_are_the_same_after_a_restart_at_any_epoch(source: ImageSource) 
     whole = list(stream.training(source, config, 0, steps).take(3 * steps).as_numpy_iterator())
     later = list(stream.training(source, config, 2, steps).take(steps).as_numpy_iterator())
     for (a, b), (c, d) in zip(whole[2 * steps :], later, strict=True):
-        assert np.array_equal(a, c) and np.array_equal(b, d)
+        assert np.array_equal(a, c)
+        assert np.array_equal(b, d)
     assert not np.array_equal(whole[0][0], whole[steps][0])
 
 
@@ -102,7 +105,8 @@ def test_workers_share_an_epoch_out(source: ImageSource) -> None:
     ]
     alone = list(stream.training(source, config, 0, 2).take(2).as_numpy_iterator())
     in_order = np.concatenate([x for x, _ in alone])
-    assert np.array_equal(both[0], in_order[0::2]) and np.array_equal(both[1], in_order[1::2])
+    assert np.array_equal(both[0], in_order[0::2])
+    assert np.array_equal(both[1], in_order[1::2])
 
 
 def test_validation_shows_every_image_once_as_it_is(source: ImageSource) -> None:
@@ -121,7 +125,8 @@ def test_a_gate_that_learns_from_masks_gets_the_cover_beside_the_label(
     for index, label in ((0, 0), (2, 1)):
         ((_, cover),) = example(source, index, rng=None, config=config)
         ((_, y),) = example(gate, index, rng=None, config=config)
-        assert y.shape == (1 + 48 * 64,) and y.dtype == np.float32
+        assert y.shape == (1 + 48 * 64,)
+        assert y.dtype == np.float32
         assert y[0] == label
         assert np.array_equal(y[1:].reshape(48, 64), cover.max(axis=2))
         assert (y[1:].max() > 0) == label
@@ -136,12 +141,14 @@ def test_a_gate_that_learns_from_masks_gets_the_cover_beside_the_label(
     # A defect that somebody saw and nobody drew, alone and with a drawn one pasted beside it.
     monkeypatch.setattr(type(gate.dataset), "planes", lambda _, i: np.zeros((96, 128, 2), np.bool_))
     ((_, y),) = example(gate, 2, rng=None, config=config)
-    assert y[0] == 1 and (y[1:] == -1).all()
+    assert y[0] == 1
+    assert (y[1:] == -1).all()
     sample = gate.dataset.samples[2]
     undrawn = tuple(replace(s, drawn=False) if s is sample else s for s in gate.dataset.samples)
     monkeypatch.undo()
     monkeypatch.setattr(gate.dataset, "samples", undrawn)
     pasted = TrainConfig(network=config.network, augment=Augment(copy_paste=1.0))
     ((_, y),) = example(gate, 2, rng=np.random.default_rng(0), config=pasted)
-    assert y[0] == 1 and (y[1:] == -1).all()
+    assert y[0] == 1
+    assert (y[1:] == -1).all()
     assert next(iter(stream.validation(gate, config)))[1].shape == (16, 1 + 48 * 64)

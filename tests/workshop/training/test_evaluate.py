@@ -282,7 +282,8 @@ def test_one_stage_alone(
     left_out = "segmenter" if stage == "gate" else "gate"
     assert evaluate(**{left_out: None}) == 0
     e = told()
-    assert e[left_out] is None and e[stage] is not None
+    assert e[left_out] is None
+    assert e[stage] is not None
     assert e["models"].keys() == {stage}
     assert [line["threshold"] for line in e["line"]] == ([] if stage == "gate" else [None])
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
@@ -337,7 +338,8 @@ def test_json_is_the_file_and_a_submission_is_what_the_line_finds(
         *("bright.png", "dark.png", "half.png", "wrong.png", "undrawn.png", "alarm.png")
     }
     mask = rle.decode(rows["dark.png"][2], (SIDE, SIDE))
-    assert mask[30:40, 5:21].all() and mask.sum() == 160
+    assert mask[30:40, 5:21].all()
+    assert mask.sum() == 160
 
 
 def test_what_the_gate_stops_is_neither_found_nor_submitted(
@@ -409,7 +411,8 @@ def test_the_line_result_is_the_agents_own(
     image = cv2.GaussianBlur(image, (0, 0), 4)
     image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
     prediction = stages.predict(image)
-    assert prediction.logits is not None and prediction.score is not None
+    assert prediction.logits is not None
+    assert prediction.score is not None
     # Thresholds between tiles, where rounding does not decide.
     logits = np.unique(prediction.logits)
     between = (logits[1:] + logits[:-1]) / 2
@@ -422,7 +425,8 @@ def test_the_line_result_is_the_agents_own(
         assert verdict.score_logit == pytest.approx(prediction.score, abs=1e-4)
         results.append(stages.line(prediction, verdict.threshold_logit))
         assert results[-1] == expected
-    assert results[0] and not results[-1]
+    assert results[0]
+    assert not results[-1]
     if tiles == (_TILES, _TILES):
         assert results[1] != results[0]  # a tile less was segmented
     assert stages.regions(prediction) == results[0]

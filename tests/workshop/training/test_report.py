@@ -106,7 +106,8 @@ def test_data_is_never_taken_for_markup() -> None:
     text = page(RECORDS)
     read = Reader(text)
     assert not {"script", "i"} & {t for t, a in read.tags if "style" not in a}
-    assert "<b>0</b>" not in text and HOSTILE[0] not in text
+    assert "<b>0</b>" not in text
+    assert HOSTILE[0] not in text
     for shown in (*HOSTILE, "<b>0</b>.png", "<i>coil</i>", "<gate>.keras"):
         assert shown in read.text
     assert not [a for _, a in read.tags for key in a if key.startswith("on")]
@@ -116,7 +117,8 @@ def test_everything_is_within_the_file() -> None:
     read = Reader(page(RECORDS))
     assert all(s.startswith(("data:", "#")) for s in read.sources())
     policy = [a["content"] for t, a in read.tags if t == "meta" and "http-equiv" in a]
-    assert len(policy) == 1 and "default-src 'none'" in str(policy[0])
+    assert len(policy) == 1
+    assert "default-src 'none'" in str(policy[0])
 
 
 def test_plots_are_svg_in_two_schemes_with_words_beside_them() -> None:
@@ -128,7 +130,8 @@ def test_plots_are_svg_in_two_schemes_with_words_beside_them() -> None:
         assert light["src"] != other["srcset"]
         assert len(str(light["alt"])) > 40
         svg = base64.b64decode(str(light["src"]).partition(",")[2]).decode()
-        assert svg.lstrip().startswith("<?xml") and "<script" not in svg
+        assert svg.lstrip().startswith("<?xml")
+        assert "<script" not in svg
     # The last names the classes; their letters stay letters, whatever they are.
     assert "$x$ &amp; 划痕" in svg
 
@@ -147,7 +150,8 @@ def test_the_gallery_shows_each_image_under_what_became_of_it() -> None:
     }
     assert groups["Best"].picks[0].caption == "Dice 1.000, gate 0.993"
     assert groups["Missed"].picks[0].caption == "gate 0.000; the gate stopped it"
-    assert "2" in groups["Missed"].text and "2" in groups["False alerts"].text
+    assert "2" in groups["Missed"].text
+    assert "2" in groups["False alerts"].text
 
 
 def numbers(groups: tuple[gallery.GalleryGroup, ...]) -> dict[str, list[int]]:
@@ -196,7 +200,8 @@ def test_a_single_pixel_of_a_large_image_is_still_to_be_seen() -> None:
     drawn[150, 2000, 0] = True
     pick = gallery.GalleryImage(RECORDS[0], "")
     shown = gallery.entry(pick, ImageView(image, drawn, None), HOSTILE)
-    assert shown.wide and [p.title for p in shown.panels] == ["image", "drawn"]
+    assert shown.wide
+    assert [p.title for p in shown.panels] == ["image", "drawn"]
     data = np.frombuffer(base64.b64decode(shown.panels[1].url.partition(",")[2]), np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(int)
     assert picture.shape[:2] == (60, 800)
@@ -223,9 +228,13 @@ def test_figures_and_problems_are_told() -> None:
     e = told(RECORDS, problems=problems)
     text = Reader(report.html(e, report.plots(e, RECORDS), (), view)).text
     assert text.index(e.notice) < text.index("<gate>.keras and")
-    assert "60.0 %" in text and "3 of 5; 14.7 to 94.7 %" in text  # alerted, exact bounds
-    assert "12 could not be judged" in text and "p11.png" in text and "too <short>" in text
+    assert "60.0 %" in text
+    assert "3 of 5; 14.7 to 94.7 %" in text
+    assert "12 could not be judged" in text
+    assert "p11.png" in text
+    assert "too <short>" in text
     short = report.table(e)
     assert short.splitlines()[0] == e.notice
     assert "defective alerted     0.600 [0.147, 0.947]" in short
-    assert "p9.png" in short and "p10.png" not in short
+    assert "p9.png" in short
+    assert "p10.png" not in short

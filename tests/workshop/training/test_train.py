@@ -161,7 +161,8 @@ def test_a_backbone_is_frozen_and_then_learns(
         kept = inner.get_layer(norm.name).get_weights()
         assert all(np.array_equal(a, b) for a, b in zip(kept, norm.get_weights(), strict=True))
         read = model_card.read(out / f"{stage}.keras")
-        assert read is not None and (read.input.channels, read.input.scaling) == (3, "unit")
+        assert read is not None
+        assert (read.input.channels, read.input.scaling) == (3, "unit")
         if stage == "gate":  # its pools are standard over the training images
             dataset, names = open_dataset(drawn_set), splits.read(out / "split.csv").train
             seen = [i for i, s in enumerate(dataset.samples) if s.name in names]
@@ -181,7 +182,8 @@ def test_a_backbone_is_frozen_and_then_learns(
                 spread.append(scaled.std(axis=0).max())
             assert max(spread) > 0.9
         tuned = model_card.read(out / "backbone.keras")
-        assert tuned is not None and (tuned.stage, tuned.seen) == ("backbone", read.seen)
+        assert tuned is not None
+        assert (tuned.stage, tuned.seen) == ("backbone", read.seen)
         # And it goes straight into export, which takes the input from the card.
         exported = load.load(stage, out / f"{stage}.keras")
         assert exported.spec == read.input
@@ -206,7 +208,9 @@ def test_what_a_backbone_has_seen_its_heirs_have_seen(
     assert main([*_command("gate", drawn_set, tiny(""), tmp_path / "run"), *given]) == 0
     for name in ("gate", "backbone"):
         read = model_card.read(tmp_path / "run" / f"{name}.keras")
-        assert read is not None and "0123456789abcdef" in read.seen and len(read.seen) > 20
+        assert read is not None
+        assert "0123456789abcdef" in read.seen
+        assert len(read.seen) > 20
     begun = json.loads((tmp_path / "run" / "train.json").read_text())
     digest = hashlib.sha256((tmp_path / "body.keras").read_bytes()).hexdigest()
     assert begun["identity"]["data_sha256"]["backbone"] == digest
@@ -229,7 +233,9 @@ def test_an_image_that_goes_missing_while_it_trains_ends_the_run_in_one_line(
     _, errors = process.communicate(timeout=240)
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 1 and "Traceback" not in errors, errors
-    assert last.startswith("edge-train: ") and ".png" in last and "continue with --resume" in last
+    assert last.startswith("edge-train: ")
+    assert ".png" in last
+    assert "continue with --resume" in last
 
 
 @pytest.mark.slow
@@ -343,7 +349,8 @@ def test_bad_data_and_settings_are_one_line(
     assert 'needs network.head "pooled" or "mapped"; set' in capsys.readouterr().err
     odd = ["--data", str(drawn_set), "--set", "network.head=mapped", "--set", "input.height=144"]
     assert main(["gate", "--config", config, "--out", out, *odd]) == 2
-    assert "input: 144x" in (error := capsys.readouterr().err) and "multiples of 32" in error
+    assert "input: 144x" in (error := capsys.readouterr().err)
+    assert "multiples of 32" in error
     assert not Path(out, "last.npz").exists()
 
 

@@ -78,7 +78,8 @@ def test_unseen_images_fill_threshold_and_test_first() -> None:
     # All are new: a quarter each of either kind.
     made = _made(kinds, list(range(40)), [False] * 40)
     for _, part in made.parts():
-        assert sum(i % 2 for i in part) == 5 and len(part) == 10
+        assert sum(i % 2 for i in part) == 5
+        assert len(part) == 10
 
 
 def test_where_nothing_is_known_all_is_shared_out_by_fractions() -> None:
@@ -155,7 +156,8 @@ def test_a_list_that_mixes_the_sets_is_refused_in_one_line(
     with pytest.raises(WorkshopError) as error:
         read = splits.read(_list(tmp_path, changed, extra), data, known=True)
         splits.check(read, data, groups, seen, "--sets: list.csv")
-    assert named in str(error.value) and "\n" not in str(error.value)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
     assert str(error.value).startswith("--sets: ")
 
 

@@ -26,7 +26,8 @@ def _marked(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_all_off_changes_nothing() -> None:
     image, cover = _marked()
     changed, moved = augment(image, cover, NOTHING, np.random.default_rng(1))
-    assert np.array_equal(changed, image) and np.array_equal(moved, cover)
+    assert np.array_equal(changed, image)
+    assert np.array_equal(moved, cover)
 
 
 @given(seed=st.integers(0, 1000))
@@ -35,13 +36,15 @@ def test_cover_stays_on_what_it_covers(seed: int) -> None:
     image, cover = _marked(seed)
     how = Augment(brightness=0, contrast=0, shift=0.1, zoom=0.2)
     changed, moved = augment(image, cover, how, np.random.default_rng(seed))
-    assert changed.shape == image.shape and moved.shape == cover.shape
+    assert changed.shape == image.shape
+    assert moved.shape == cover.shape
     assert changed.dtype == moved.dtype == np.uint8
     bright, covered = changed[..., 0] > 190, moved.max(axis=2) > 250
     # Interpolation blurs one pixel at an edge, no more.
     assert (bright | ~covered).mean() > 0.995
     again = augment(image, cover, how, np.random.default_rng(seed))
-    assert np.array_equal(changed, again[0]) and np.array_equal(moved, again[1])
+    assert np.array_equal(changed, again[0])
+    assert np.array_equal(moved, again[1])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,8 @@ def test_brightness_and_contrast_stay_within_what_was_asked() -> None:
     seen = [
         int(augment(image, cover, how, np.random.default_rng(k))[0][0, 0, 0]) for k in range(200)
     ]
-    assert 80 <= min(seen) < 85 and 120 < max(seen) <= 125
+    assert 80 <= min(seen) < 85
+    assert 120 < max(seen) <= 125
 
 
 def test_a_pasted_defect_comes_with_its_cover_and_hides_what_was_below() -> None:
