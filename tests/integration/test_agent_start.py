@@ -23,7 +23,7 @@ from edge_agent.delivery import embedded_broker
 from edge_agent.errors import BundleError, CameraError, ConfigError, EdgeError
 from edge_agent.supervision.instance_lock import InstanceLock
 
-PARTS = ("Delivery", "Pipeline", "Remote", "Standing", "Tender", "Updater")
+PARTS = ("Delivery", "Pipeline", "CommandReceiver", "StateKeeper", "Supervisor", "Updater")
 THREADS = ("delivery", "camera", "update", "commands")
 
 

@@ -134,7 +134,7 @@ _PORTS = range(20000, 32000)
 """Below the range that the kernel gives to outgoing connections: one of those could take a port
 between two starts of a server."""
 
-_reserved: list[socket.socket] = []
+_reserved: list[int] = []
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def _free_port() -> int:
         except OSError:
             name.close()
             continue
-        _reserved.append(name)
+        _reserved.append(name.detach())
         return port
     pytest.fail("no port is free")
 

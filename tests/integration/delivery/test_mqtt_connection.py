@@ -131,11 +131,11 @@ def test_the_last_will_speaks_when_the_process_dies(
     heard = subscriber(mosquitto.port)
     program = f"""
 import time, msgspec
-from edge_agent.config.config import Mqtt
+from edge_agent.config.config import MqttConfig
 from edge_agent.delivery.connection_events import Will
 from edge_agent.delivery.mqtt_connection import Connection
 will = Will({STATE!r}, b"offline")
-config = msgspec.convert({{"broker": {mosquitto.url!r}}}, Mqtt)
+config = msgspec.convert({{"broker": {mosquitto.url!r}}}, MqttConfig)
 one = Connection(config, "agent-1", will, lambda note: print(note, flush=True), False)
 one.publish({STATE!r}, b"online", retain=True)
 time.sleep(600)
