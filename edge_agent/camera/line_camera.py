@@ -136,7 +136,7 @@ class LineCamera:
         return True
 
     def _silence(self) -> None:
-        """Complete the pending frames and count lost blocks, because no block arrived in time."""
+        """Emit a gap that has been held back long enough, and count blocks that the stream lost."""
         self._ready += self._cutter.settle(time.monotonic_ns())
         lost = (self._source.counters.lost_blocks or 0) - self._lost_blocks
         if lost > 0:
