@@ -87,7 +87,7 @@ class BlockInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRecorder:
-    """Recorder of arrival times and line counts of blocks, placed between backend and camera."""
+    """Recorder of arrival times and line counts of blocks, between backend and line camera."""
 
     def __init__(self) -> None:
         self.blocks = self.complete = self.lines = self.bytes = 0

@@ -29,7 +29,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBundle:
-    """A verified bundle with the artifact chosen for each stage."""
+    """Verified bundle with the artifact chosen for each stage."""
 
     bundle: bundles.Bundle
     gate: ChosenArtifact

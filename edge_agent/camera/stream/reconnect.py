@@ -80,7 +80,8 @@ class ReconnectingBackend:
     def grab(self, timeout_s: float) -> Block | Outage | None:
         """Return the next block as `Backend.grab`; an `Outage` comes first after a reconnection.
 
-        Never raises for a loss: returns None while the camera is lost. Raises EndOfStream.
+        Never raises for a loss: returns None while the camera is lost. Raises EndOfStream after the
+        last block.
         """
         if self._backend is None:
             self._come_back(timeout_s)

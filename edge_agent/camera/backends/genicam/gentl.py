@@ -36,7 +36,7 @@ with contextlib.suppress(ImportError):
     from harvesters.core import Harvester  # type: ignore[no-redef]
 
 _log = logging.getLogger(__name__)
-# Harvesters also raises its errors; this module logs them in one line.
+# Harvesters logs its errors and raises them too; this module reports the exception in one line.
 logging.getLogger("harvesters").setLevel(logging.CRITICAL + 1)
 logging.getLogger("harvesters.core").setLevel(logging.CRITICAL + 1)
 
