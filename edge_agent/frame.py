@@ -1,4 +1,4 @@
-"""The values that flow through the agent. Frozen, units in the names."""
+"""Values that flow through the agent: frozen, with units in the field names."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ Image = NDArray[np.uint8]
 """uint8, shape (lines, pixels) for grey or (lines, pixels, 3) for RGB."""
 
 ClassMap = NDArray[np.uint8]
-"""uint8, shape (lines, pixels); 0 is defect-free steel, k is the k-th class of the bundle."""
+"""uint8, shape (lines, pixels); 0 is defect-free steel, k is the bundle's k-th class."""
 
 
 class GapReason(str, Enum):
-    """Why lines of the strip were not inspected."""
+    """Reason why strip lines were not inspected or their result was lost."""
 
     BAD_FRAME = "bad_frame"
     """The frame could not be read or is not an image the bundle accepts."""
     CAMERA_LOSS = "camera_loss"
-    """The camera was gone, or blocks that it counted never came."""
+    """The camera was disconnected, or blocks that it counted did not arrive."""
     INCOMPLETE = "incomplete"
-    """A block came without all of its packets."""
+    """The block arrived without all of its packets."""
     FROZEN = "frozen"
-    """The same bytes as the block before."""
+    """The block holds the same bytes as the block before."""
     BLACK = "black"
-    """The image is black: a lamp, a lens cap or a cable, and no strip."""
+    """The image is black: lamp, lens cap or cable fault, no strip visible."""
     SATURATED = "saturated"
-    """The image is white: nothing can be seen on it."""
+    """The image is white: no detail is visible."""
     FRAGMENT = "fragment"
-    """Fewer lines between two gaps than a frame has."""
+    """Fewer lines lie between two gaps than a frame has."""
     OVERLOAD = "overload"
-    """Inference was slower than the camera; the frame was dropped unseen."""
+    """Inference was slower than the camera; the frame was dropped without inspection."""
     STOPPED = "stopped"
-    """A command stopped the inspection; the frame was taken and not judged."""
+    """A command stopped the inspection; the frame was captured but not inspected."""
     INFERENCE_ERROR = "inference_error"
     """A model failed on the frame."""
     SPOOL_OVERFLOW = "spool_overflow"
     """The frame was inspected, but its event was dropped from a full spool."""
     SPOOL_LOSS = "spool_loss"
-    """The spool's file was damaged: what was in it and unsent will not come."""
+    """The spool file was damaged; its unsent events are lost."""
     REFUSED = "refused"
-    """The frame was inspected, but the broker does not take its event."""
+    """The frame was inspected, but the broker refused its event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineSpan:
-    """Consecutive lines of the strip: where they lie and when they were captured.
+    """Consecutive lines of the strip, with their position and capture time.
 
-    `first_line` is the number of the first line since acquisition began. `line_count` is None where
-    it cannot be known. `captured_utc_ns` is the time of the first line; `captured_monotonic_ns` is
-    the host's monotonic clock when the last line arrived. `encoder_count` belongs to the first
-    line, `encoder_end` to the line after the last.
+    `first_line` counts from the start of acquisition. `line_count` is None if the length is
+    unknown. `captured_utc_ns` is the time of the first line; `captured_monotonic_ns` is the host's
+    monotonic clock when the last line arrived. `encoder_count` belongs to the first line,
+    `encoder_end` to the line after the last.
     """
 
     first_line: int
@@ -66,13 +66,13 @@ class LineSpan:
 
     @property
     def end_line(self) -> int:
-        """The number of the line after the last; of an unknown length, that of the first line."""
+        """Return the line number after the last line, or `first_line` if the length is unknown."""
         return self.first_line + (self.line_count or 0)
 
     def encoder_at(self, line: int) -> int | None:
-        """Interpolate the encoder's count at a line of the span or at its end line.
+        """Interpolate the encoder count at a line of the span or at its end line.
 
-        Returns None where the encoder or the length is not known.
+        Returns None if the encoder count or the length is unknown.
         """
         if line == self.first_line:
             return self.encoder_count
@@ -84,7 +84,7 @@ class LineSpan:
         return self.encoder_count + round(share * (self.encoder_end - self.encoder_count))
 
     def part(self, first: int, end: int) -> LineSpan:
-        """Return the lines from `first` up to, not including, `end`, with the times of the span."""
+        """Return the lines `first` up to, but not including, `end`, with times of this span."""
         return replace(
             self,
             first_line=first,
@@ -96,21 +96,19 @@ class LineSpan:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Block:
-    """Consecutive lines of any number as a camera's backend delivers them, or what is left of them.
+    """Consecutive lines, in any number, as a camera backend delivers them.
 
-    `data` holds the bytes of the payload in `pixel_format` (a name of the GenICam PFNC), lines one
-    after the other without padding, in any dtype and shape; nobody else writes to it any more. It
-    is None where nothing came that could be looked at. `fault` says in one line what is wrong with
-    the block, and is empty for a complete one; what is in the data of a faulty block does not
-    count. `fault_reason` is what its gap is called.
+    `data` holds the payload bytes in `pixel_format` (a GenICam PFNC name), line after line without
+    padding, in any dtype and shape; the backend no longer writes to it. It is None if no usable
+    data arrived. `fault` describes the block's fault in one line and is empty for a complete
+    block; the data of a faulty block is ignored. `fault_reason` becomes the reason of its gap.
 
-    A backend does not number lines: its span begins at line 0 and has no `encoder_end`, until the
-    ledger gives the block its place on the strip.
+    A backend does not number lines: its span begins at line 0 without an `encoder_end`, until the
+    ledger assigns the block its position on the strip.
 
-    `block_id` is the camera's own count, unwrapped, or None where it has none.
-    `camera_ns` is the camera's timestamp, of the first line, in ns; `camera_clock` says what it
-    counts from. `chunks` are further values that the camera sent with the block, by their SFNC
-    names.
+    `block_id` is the camera's own count, unwrapped, or None if the camera has no count.
+    `camera_ns` is the camera's timestamp of the first line, in ns; `camera_clock` names the epoch
+    of that clock. `chunks` are further values that the camera sent with the block, by SFNC name.
     """
 
     data: NDArray[Any] | None
@@ -128,11 +126,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Consecutive strip lines as the bundle wants them.
+    """Consecutive strip lines in the format that the bundle requires.
 
-    `frame_id` counts frames, gaps included. The first `overlap_lines` lines were in the frame
-    before too. The span's UTC time is that of the block with the first line, by the camera's clock
-    if it has one; its monotonic time is that of the block with the last line.
+    `frame_id` counts frames, gaps included. The first `overlap_lines` lines also belong to the
+    previous frame. The span's UTC time is that of the block with the first line, by the camera's
+    clock if it has one; its monotonic time is that of the block with the last line.
     """
 
     image: Image
@@ -148,29 +146,31 @@ class Frame:
 
     @property
     def first_line(self) -> int:
+        """Return the number of the first line since the start of acquisition."""
         return self.span.first_line
 
     @property
     def line_count(self) -> int:
+        """Return the number of lines of the image, overlap included."""
         return int(self.image.shape[0])
 
     @property
     def new_lines(self) -> int:
-        """Those that no frame before showed: what is counted."""
+        """Return the number of lines that no earlier frame contains; counters use these."""
         return self.line_count - self.overlap_lines
 
     @property
     def new_span(self) -> LineSpan:
-        """The lines that no frame before showed."""
+        """Return the span of the lines that no earlier frame contains."""
         return self.span.part(self.first_line + self.overlap_lines, self.span.end_line)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A stretch of strip that was not inspected, or whose result was lost, and why.
+    """Section of strip that was not inspected, or whose result was lost, with the reason.
 
-    The span's length is unknown for an unreadable image file, and for a camera that was gone,
-    without an encoder. `frame_count` is the number of frames that the gap stands for.
+    The span's length is unknown for an unreadable image file, and for a camera outage without an
+    encoder. `frame_count` is the number of frames that the gap replaces.
     """
 
     reason: GapReason
@@ -181,20 +181,22 @@ class Gap:
 
     @property
     def first_line(self) -> int:
+        """Return the number of the first line since the start of acquisition."""
         return self.span.first_line
 
     @property
     def line_count(self) -> int | None:
+        """Return the number of lines, or None if it is unknown."""
         return self.span.line_count
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One connected defect in frame coordinates.
+    """Connected defect in frame coordinates.
 
-    Box in px, half-open: [x_px, x_px + width_px) across the strip, y_px along it from the
+    The box is in px, half-open: [x_px, x_px + width_px) across the strip, y_px along it from the
     frame's first line. `rle` is the region's mask as Kaggle RLE over the whole frame
-    (column-major, counted from 1). `confidence` is the mean class probability inside.
+    (column-major, counted from 1). `confidence` is the mean class probability inside the region.
     """
 
     class_id: int

@@ -1,4 +1,4 @@
-"""Image files as grey frames: what counts as one, how much is read, what is refused."""
+"""Image files as grey or RGB frames: accepted suffixes, size limit, checks while reading."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ _TAIL_BYTES = 1024  # some cameras append a few bytes after the end marker
 
 
 def read_image(path: Path) -> Image:
-    """A picture file as uint8 (lines, pixels) or RGB (lines, pixels, 3); ValueError says why not.
+    """Read an image file; return uint8 (lines, pixels), or (lines, pixels, 3) for RGB.
 
-    Stricter than OpenCV, which fills the rest of a truncated JPEG or PNG with grey and goes on.
+    Stricter than OpenCV, which fills the rest of a truncated JPEG or PNG with grey and returns it.
+
+    Raises:
+        ValueError: The file cannot be read, is truncated, or is not an 8-bit grey or RGB image.
     """
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:

@@ -1,4 +1,4 @@
-"""Where frames come from: one protocol, one file a backend, one chooser."""
+"""Frame sources: one protocol, one module per backend, one factory."""
 
 from edge_agent.camera.base import (
     Backend,

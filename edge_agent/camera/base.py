@@ -1,12 +1,6 @@
-"""What a backend promises, and what the pipeline gets from it.
+"""Interfaces of camera and backend. Backend -> reconnect -> ledger -> frame cutter -> pipeline.
 
-    backend ▶ returning ▶ ledger ▶ cutter ▶ pipeline
-    Block     Block       lines    Frame or Gap
-              or Outage   or hole
-
-A backend gives blocks and says when its camera is gone. `returning` opens it again, `ledger` counts
-blocks and lines and finds what is missing, `cutter` cuts frames of the bundle's height. So a
-backend does not count lines, does not retry, and does not judge images.
+A backend delivers blocks and reports loss; it neither counts lines, retries nor checks images.
 """
 
 from __future__ import annotations
@@ -20,26 +14,26 @@ from edge_agent.frame import Block, Frame, Gap
 
 
 class EndOfStream(Exception):
-    """There will be no more frames: the folder is through."""
+    """End of the frames: the folder or file has no more."""
 
 
 class LossReason(str, Enum):
-    """Why a camera gives nothing more."""
+    """Reason why a camera delivers no more blocks."""
 
     NOT_FOUND = "not_found"
-    """Nothing answers to the name, address or path."""
+    """No device exists at the name, address or path."""
     NO_ANSWER = "no_answer"
-    """It was there and does not answer any more: cable, power, reboot."""
+    """The camera was connected and no longer responds: cable, power, reboot."""
     CONTROL_TAKEN = "control_taken"
-    """Another host or program has control of it."""
+    """Another host or program controls the camera."""
     NO_DATA = "no_data"
-    """It answers, but no block comes though it should: a stream that ended, a saturated network."""
+    """The camera responds but delivers no blocks: ended stream or saturated network."""
 
 
 class CameraLost(CameraError):
-    """The camera is gone, for now: opening it again may help.
+    """Loss of the camera that may be temporary: reopening it may help.
 
-    A plain CameraError, in contrast, is for a person: a feature it has not, a value out of range.
+    A plain CameraError, in contrast, needs a person: a missing feature, a value out of range.
     """
 
     def __init__(self, reason: LossReason, message: str) -> None:
@@ -49,10 +43,10 @@ class CameraLost(CameraError):
 
 @dataclass(frozen=True, slots=True)
 class StreamCounters:
-    """What the stream has counted since the backend was opened; None where it does not count.
+    """Counters of the stream since the backend was opened; None if it does not count.
 
-    `lost_blocks`: the camera sent them, or made them, and `grab` gave nothing for them.
-    `lost_packets`: of those, the ones that stayed missing.
+    `lost_blocks` counts blocks that the camera sent or acquired and `grab` did not return.
+    `lost_packets` counts packets that stayed missing after all resend requests.
     """
 
     lost_blocks: int | None = None
@@ -61,42 +55,47 @@ class StreamCounters:
 
 
 class Backend(Protocol):
-    """An open camera, used from one thread. Its constructor opens it, sets features and starts.
+    """Open camera, used from one thread. Its constructor opens, configures and starts it.
 
-    The constructor raises CameraLost where waiting may help, else CameraError. A backend that is
-    gone is closed and a new one made, a thousand times if need be: `close` leaves no thread, socket
-    or file behind.
+    The constructor raises CameraLost if a retry may help, else CameraError. A lost backend is
+    closed and a new one created, any number of times: `close` must leave no thread, socket or file
+    open.
     """
 
     live: bool
-    """True: blocks come whether we are ready or not. False: the next one waits to be asked for."""
+    """True: blocks arrive at the camera's rate. False: the next block waits for `grab`."""
 
     first_block_id: int | None
-    """The id of the first block after the start, so that one lost at once is missed; None where
-    that is not known."""
+    """Id of the first block after the start, or None if unknown.
+
+    The ledger needs it to detect the loss of the very first blocks.
+    """
 
     def grab(self, timeout_s: float) -> Block | None:
-        """The next block, complete or not, in the order it came; None when none came in time.
+        """Return the next block, complete or not, in order of arrival; None after `timeout_s`.
 
-        A strip that stands still gives no blocks, and no error. Raises EndOfStream after the last
-        one, CameraLost when the camera is gone: within 2 s of it.
+        A strip at standstill gives no blocks and no error.
+
+        Raises:
+            EndOfStream: The last block has been returned.
+            CameraLost: The camera is lost; raised within 2 s of the loss.
         """
         ...
 
     def counters(self) -> StreamCounters:
-        """Cheap enough to be asked after each block."""
+        """Return the stream's counters; cheap enough to call after each block."""
         ...
 
     def close(self) -> None:
-        """Let go of the camera. May be called twice, and after CameraLost."""
+        """Release the camera. May be called twice, and after CameraLost."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """How the camera is. `reason` is a LossReason, a GapReason or "line_rate"; "" if streaming.
+    """State of the camera. `reason` is a LossReason, a GapReason or "line_rate"; "" if streaming.
 
-    `impaired`: blocks come, but part of them is missing or cannot be used.
+    `impaired` means that blocks arrive, but some are missing or unusable.
     """
 
     state: Literal["streaming", "impaired", "lost"]
@@ -107,9 +106,12 @@ class CameraStatus:
 
 @dataclass(frozen=True, slots=True)
 class CameraCounts:
-    """Since the run began. `blocks_taken` are those that came, of which `blocks_rejected`, by
-    GapReason, were declared; among these "line_rate" counts blocks that did not fit the encoder,
-    and were inspected."""
+    """Counts since the run began.
+
+    `blocks_taken` counts arrived blocks; `blocks_rejected` counts those of them that became gaps,
+    by GapReason. Its key "line_rate" counts blocks that disagree with the encoder but were
+    inspected.
+    """
 
     losses: int
     blocks_taken: int
@@ -122,34 +124,34 @@ class CameraCounts:
 
 
 class Camera(Protocol):
-    """What the pipeline uses, from one thread: every line in a Frame or in a Gap, once."""
+    """Camera as the pipeline uses it, from one thread: each line is in one Frame or Gap, once."""
 
     @property
     def live(self) -> bool:
-        """As of the Backend: a frame that finds no room is lost, or waits."""
+        """Return `Backend.live`: if True, a frame without queue space is lost; else it waits."""
         ...
 
     @property
     def status(self) -> CameraStatus:
-        """May be read from any thread."""
+        """Return the camera's state. May be called from any thread."""
         ...
 
     @property
     def counts(self) -> CameraCounts:
-        """May be read from any thread."""
+        """Return the counts of the run. May be called from any thread."""
         ...
 
     def grab(self, timeout_s: float) -> Frame | Gap | None:
-        """The next frame, or the Gap in its place; None when none came within `timeout_s`.
+        """Return the next frame, or the gap in its place; None after `timeout_s`.
 
-        Raises EndOfStream after the last one. A camera that is gone is waited for.
+        Waits for a lost camera to return. Raises EndOfStream after the last frame.
         """
         ...
 
     def drain(self) -> list[Frame | Gap]:
-        """What was taken and not given out yet, when no more is wanted."""
+        """End the capture; return the frames and gaps that `grab` has not returned yet."""
         ...
 
     def close(self) -> None:
-        """Let go of the camera. May be called twice."""
+        """Release the camera. May be called twice."""
         ...

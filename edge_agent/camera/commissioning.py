@@ -1,6 +1,6 @@
-"""What an engineer wants to know of a camera before it inspects: light, focus, rates, a verdict.
+"""Commissioning figures of a camera: exposure, focus, rates, test result.
 
-Pure: blocks and images in, figures out. A figure that cannot be known is None, not 0.
+Pure functions of blocks and images. A figure that cannot be known is None, not 0.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _RGB_TO_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _KEPT_INTERVALS = 200_000
 _JITTER_SHARE = 0.5
-"""Of the median interval: a 99th percentile further from it than this is called jitter."""
+"""Share of the median interval; a 99th percentile further above the median is jitter."""
 _ETHERNET_MTU, _JUMBO_MTU = 1500, 9000
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one image, 0 to 255. Shares are of its pixels; `histogram` has 16 bins of equal width."""
+    """Exposure of one image in grey levels 0 to 255.
+
+    Shares are fractions of its pixels; `histogram` has 16 bins of equal width.
+    """
 
     mean: float
     p1: int
@@ -37,11 +40,13 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bars(self) -> str:
+        """Return the histogram as a line of bar characters."""
         most = max(self.histogram)
         return "".join(_BARS[round((len(_BARS) - 1) * share / most)] for share in self.histogram)
 
 
 def exposure(image: Image) -> Exposure:
+    """Measure the exposure of an image, over all channels."""
     counts = np.bincount(image.reshape(-1), minlength=256)
     below, total = np.cumsum(counts), image.size
 
@@ -60,9 +65,9 @@ def exposure(image: Image) -> Exposure:
 
 
 def focus(image: Image) -> float | None:
-    """Brenner's measure across the strip, over the squared mean: turn the lens until it is highest.
+    """Return Brenner's focus measure across the strip over the squared mean, or None if too dark.
 
-    Only of use to compare images of the same steel; None for a black image.
+    The lens is in focus at the maximum. Values compare only between images of the same steel.
     """
     grey = image.astype(np.float32) if image.ndim == 2 else image.astype(np.float32) @ _RGB_TO_GREY
     mean = float(grey.mean())
@@ -72,7 +77,7 @@ def focus(image: Image) -> float | None:
 
 
 class BlockInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """Between the starts of consecutive blocks, by the camera's clock if it has one."""
+    """Interval between the starts of consecutive blocks, by the camera's clock if it has one."""
 
     clock: str
     p50_ms: float
@@ -82,7 +87,7 @@ class BlockInterval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRecorder:
-    """Remembers when blocks came and how many lines they had; put between backend and assembly."""
+    """Recorder of arrival times and line counts of blocks, between backend and line camera."""
 
     def __init__(self) -> None:
         self.blocks = self.complete = self.lines = self.bytes = 0
@@ -93,6 +98,7 @@ class BlockRecorder:
         self._lines_before_last = 0
 
     def take(self, block: Block) -> None:
+        """Record one block."""
         now = block.span.captured_monotonic_ns
         self._span = (self._span[0] if self._span else now, now)
         self._lines_before_last = self.lines
@@ -112,23 +118,27 @@ class BlockRecorder:
         self._last = (block.block_id, block.camera_ns, now)
 
     def forget_last(self) -> None:
-        """What comes next does not follow: the camera was away."""
+        """Start a new sequence after a camera loss: the next interval is not measured."""
         self._last = None
 
     @property
     def seconds(self) -> float:
+        """Return the time between the first and the last block, in s."""
         return (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
 
     @property
     def blocks_per_second(self) -> float | None:
+        """Return the block rate, or None with fewer than two blocks."""
         return (self.blocks - 1) / self.seconds if self.seconds else None
 
     @property
     def lines_per_second(self) -> float | None:
+        """Return the line rate, or None with fewer than two blocks."""
         return self._lines_before_last / self.seconds if self.seconds else None
 
     @property
     def interval(self) -> BlockInterval | None:
+        """Return the statistics of the intervals, or None with fewer than two intervals."""
         by_camera = len(self._camera) > 1
         taken = self._camera if by_camera else self._host
         if len(taken) < 2:
@@ -144,10 +154,11 @@ class BlockRecorder:
 
 
 class CameraTestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`passed`: every block that the camera counted came complete, and it was never away.
+    """Result of a camera test.
 
-    `cpu_ms_per_block` is of this process, with the assembly of frames, per block that came.
-    `advice` is one line each, the most useful first.
+    `passed` is True if every block that the camera counted arrived complete and the camera was
+    never lost. `cpu_ms_per_block` is the CPU time of this process per block, frame assembly
+    included. `advice` holds one line per item, the most useful first.
     """
 
     passed: bool
@@ -182,6 +193,22 @@ def judge(
     receive_buffer_bytes: int | None = None,
     live: bool = True,
 ) -> CameraTestResult:
+    """Evaluate a camera test.
+
+    Args:
+        tap: Recorder with all blocks of the test.
+        counts: Counts of the camera.
+        seconds: Duration of the test.
+        cpu_s: CPU time of this process during the test.
+        packet_size: Packet size in use, in bytes.
+        recommended_packet_size: Largest packet size that the network passes, in bytes.
+        mtu: MTU of the network interface, in bytes.
+        receive_buffer_bytes: Largest socket receive buffer that the kernel allows.
+        live: Blocks arrive at the camera's rate, so that their intervals are meaningful.
+
+    Returns:
+        The figures, the result and advice.
+    """
     incomplete = tap.blocks - tap.complete
     missing = counts.blocks_missing
     passed = tap.blocks > 0 and not incomplete and not missing and not counts.losses
@@ -259,7 +286,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def table(verdict: CameraTestResult) -> str:
-    """For people."""
+    """Format the result as a text table."""
     rows = [
         ("blocks complete", verdict.blocks_complete),
         ("blocks incomplete", verdict.blocks_incomplete),

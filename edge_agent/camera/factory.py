@@ -1,4 +1,4 @@
-"""From the [camera] section to an open camera."""
+"""Factory: opens the camera of the [camera] section."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from edge_agent.errors import ConfigError
 
 
 def open_backend(config: CameraConfig) -> Backend:
-    """The bare camera, as `edge-agent camera` uses it. Raises CameraError, or CameraLost.
+    """Open the backend alone, as `edge-agent camera` uses it; raises CameraError or CameraLost.
 
-    A backend whose library need not be installed is imported in its own case.
+    Each backend with an optional library is imported only when it is selected.
     """
     match config:
         case FolderCamera():
@@ -47,10 +47,16 @@ def open_backend(config: CameraConfig) -> Backend:
 def open_camera(
     config: CameraConfig, *, colour: bool = True, bundle_lines: int | None = None
 ) -> Camera:
-    """Raises ConfigError, or CameraError when there is nothing to grab from.
+    """Open the camera and return it ready to grab.
 
-    `colour`: the bundle wants RGB of a colour camera. `bundle_lines`: the height of its golden
-    frames, None if they have several.
+    Args:
+        config: The [camera] section.
+        colour: The bundle needs RGB frames from a colour camera.
+        bundle_lines: Height of the bundle's golden frames, or None if their heights differ.
+
+    Raises:
+        ConfigError: The frame height or overlap is inconsistent.
+        CameraError: The camera cannot be opened.
     """
     lines = frame_lines(config, bundle_lines)
     return LineCamera(
@@ -65,7 +71,7 @@ def open_camera(
 
 
 def frame_lines(config: CameraConfig, bundle_lines: int | None) -> int | None:
-    """Of a re-cut frame; None where frames are taken as they come. Raises ConfigError."""
+    """Return the height of re-cut frames, None for the camera's frames; raises ConfigError."""
     lines = config.frame_lines
     if lines == "bundle":
         lines = bundle_lines or "camera"

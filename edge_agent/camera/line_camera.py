@@ -1,7 +1,6 @@
-"""A backend's blocks as frames of the bundle's height, with every line accounted for.
+"""Line camera: converts a backend's blocks to frames of the bundle's height, all lines counted.
 
-Joins the pieces: `returning` keeps the camera, `ledger` numbers the lines, `pixels` decodes them,
-`plausible` looks at them, `clock` dates them, `cutter` cuts them, `condition` sums up.
+It connects the parts of `stream`: reconnect, ledger, pixel_formats, image_checks, clock, cutter.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from edge_agent.frame import Block, Frame, Gap, GapReason, Image
 
 
 class LineCamera:
-    """See base.Camera."""
+    """Implementation of `base.Camera` on top of any backend."""
 
     def __init__(
         self,
@@ -38,8 +37,22 @@ class LineCamera:
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Raises CameraError. `colour`: a colour camera's frames are RGB, else grey. `now_s` and
-        `sleep` are for the pauses between tries to open a lost camera."""
+        """Open the camera.
+
+        Args:
+            open_backend: Opens the backend; called again after each loss.
+            wait: Wait for a camera that is absent at the start.
+            colour: Deliver a colour camera's frames as RGB, else as grey.
+            frame_lines: Height of the frames; None keeps the blocks' height.
+            overlap_lines: Number of lines that consecutive frames share.
+            encoder_counts_per_line: Encoder counts per line, if known.
+            check_images: Declare black, saturated and frozen images as gaps.
+            now_s: Clock for the pauses between attempts to reopen a lost camera.
+            sleep: Sleep function for these pauses.
+
+        Raises:
+            CameraError: The camera cannot be opened.
+        """
         self._cutter = FrameCutter(frame_lines, overlap_lines)
         self._colour, self._checks = colour, check_images
         self._source = ReconnectingBackend(open_backend, wait=wait, now_s=now_s, sleep=sleep)
@@ -51,20 +64,23 @@ class LineCamera:
         self._useless: Counter[str] = Counter()
         self._ready: deque[Frame | Gap] = deque()
         self._outage: Outage | None = None
-        self._lost_blocks = 0  # that were seen to be lost
+        self._lost_blocks = 0  # lost blocks that the status already includes
         self._ended = False
         self._look_at_source()
 
     @property
     def live(self) -> bool:
+        """Return True if blocks arrive at the camera's rate, False if they wait for `grab`."""
         return self._source.live
 
     @property
     def status(self) -> CameraStatus:
+        """Return the camera's state. May be called from any thread."""
         return self._condition.status
 
     @property
     def counts(self) -> CameraCounts:
+        """Return the counts of the run. May be called from any thread."""
         ledger, stream = self._ledger.counts, self._source.stream
         return CameraCounts(
             losses=self._source.losses,
@@ -78,6 +94,7 @@ class LineCamera:
         )
 
     def grab(self, timeout_s: float) -> Frame | Gap | None:
+        """Return the next frame or gap; None after `timeout_s`. Raises EndOfStream at the end."""
         end_s = time.monotonic() + timeout_s
         while not self._ready:
             if self._ended:
@@ -90,16 +107,18 @@ class LineCamera:
         return self._ready.popleft()
 
     def drain(self) -> list[Frame | Gap]:
+        """End the capture; return the frames and gaps that `grab` has not returned yet."""
         self._end()
         rest = list(self._ready)
         self._ready.clear()
         return rest
 
     def close(self) -> None:
+        """Release the camera. May be called twice."""
         self._source.close()
 
     def _take(self, timeout_s: float) -> bool:
-        """One block or outage from the source; False when none came."""
+        """Take one block or outage from the source; return False if none arrived."""
         try:
             taken = self._source.grab(timeout_s)
         except EndOfStream:
@@ -110,14 +129,14 @@ class LineCamera:
             self._silence()
             return False
         if isinstance(taken, Outage):
-            # Its length is known when the first block after it is here.
+            # The outage's length is known only when the first block after it arrives.
             self._outage = self._outage or taken
             return True
         self._block(taken)
         return True
 
     def _silence(self) -> None:
-        """No block came, or not one was left whole of those that the stream saw begin."""
+        """Emit a gap that has been held back long enough, and count blocks that the stream lost."""
         self._ready += self._cutter.settle(time.monotonic_ns())
         lost = (self._source.counters.lost_blocks or 0) - self._lost_blocks
         if lost > 0:

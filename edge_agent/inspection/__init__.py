@@ -1,4 +1,4 @@
-"""Judge a frame: preprocess, gate, segment, locate on the strip."""
+"""Inspection of a frame: preprocess, gate, segment, locate on the strip."""
 
 from edge_agent.inspection.gate import Gate, GateDecision
 from edge_agent.inspection.models import LoadedBundle, Models

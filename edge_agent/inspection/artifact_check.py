@@ -1,4 +1,4 @@
-"""A bundle on this machine: every artifact tried, and which of them the agent would run."""
+"""Check of a bundle on this machine: test every artifact, show which one the agent runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from edge_agent.inspection.runtime import SelfTestResult, candidates, fastest, j
 
 @dataclass(frozen=True, slots=True)
 class ArtifactCheck:
-    """One artifact on one runtime. `runtime` is "" when it did not load.
+    """Result of one artifact on one runtime. `runtime` is "" if the artifact did not load.
 
-    `difference` is from the golden outputs (gate: of the logit, segmenter: mean, of the
-    probability), None when none could be taken; times are of one golden frame with all its tiles.
+    `difference` is the deviation from the golden outputs (gate: of the logit; segmenter: mean, of
+    the probability), or None if it was not measured. Times are for one golden frame, all tiles
+    included.
     """
 
     stage: str
@@ -35,7 +36,7 @@ class ArtifactCheck:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`fit`: both stages have an artifact that can be used here."""
+    """Result of a bundle check. `fit` is True if both stages have a usable artifact."""
 
     bundle: str
     version: int
@@ -56,10 +57,10 @@ def verify(
     providers: Sequence[str],
     trying: Callable[[str], None] = lambda what: None,
 ) -> Verification:
-    """Judge all artifacts of both stages as the agent does at its start, timed `runs` times.
+    """Test all artifacts of both stages as the agent does at its start, timed `runs` times each.
 
-    `trying` is told what comes next. Times of the agent's own start may order artifacts that are
-    nearly as fast differently.
+    `trying` receives the name of each candidate before its test. Timings vary, so the agent may
+    choose another artifact of nearly the same speed at its own start.
     """
     manifest = bundle.manifest
     rows: list[ArtifactCheck] = []
@@ -110,7 +111,7 @@ def _row(stage: str, judged: SelfTestResult, best: bool, fit: int) -> ArtifactCh
 
 
 def table(found: Verification) -> str:
-    """For people; every reason is on its artifact's line."""
+    """Format the result as a text table with the reason on each artifact's line."""
     cells = [
         ("stage", "artifact", "runtime", "difference/allowed", "p50 ms", "p95 ms", "verdict"),
         *(

@@ -1,4 +1,4 @@
-"""A verified bundle with the artifact chosen for each stage, and the models that judge a frame."""
+"""Verified bundle with the artifact chosen for each stage, and the models that inspect a frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """What inspects a frame, and what its events say of it. A frame is judged by one of these."""
+    """Both stages that inspect a frame, and the bundle data that its events contain."""
 
     class_names: tuple[str, ...]
     ref: events.BundleRef
@@ -29,7 +29,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBundle:
-    """A verified bundle with the artifact chosen for each stage."""
+    """Verified bundle with the artifact chosen for each stage."""
 
     bundle: bundles.Bundle
     gate: ChosenArtifact
@@ -37,6 +37,7 @@ class LoadedBundle:
 
     @property
     def ref(self) -> events.BundleRef:
+        """Return the bundle reference for events."""
         manifest = self.bundle.manifest
         return events.BundleRef(
             name=manifest.name,
@@ -48,6 +49,7 @@ class LoadedBundle:
 
     @property
     def models(self) -> Models:
+        """Return new models that use the chosen artifacts."""
         manifest = self.bundle.manifest
         return Models(
             manifest.class_names,
@@ -57,6 +59,7 @@ class LoadedBundle:
         )
 
     def log(self) -> None:
+        """Log the chosen and refused artifacts of both stages."""
         for name, choice in (("gate", self.gate), ("segmenter", self.segmenter)):
             for refusal in choice.refused:
                 _log.info("%s: %s not used: %s", name, refusal.label, refusal.reason)
@@ -70,7 +73,7 @@ class LoadedBundle:
 
 
 def trust_of(config: Config) -> signature.Trust:
-    """Raises ConfigError for a key that cannot be used."""
+    """Return the trust settings of the configuration; raises ConfigError for an unusable key."""
     return signature.trust(
         config.agent.trusted_keys,
         "agent.trusted_keys",
@@ -79,7 +82,7 @@ def trust_of(config: Config) -> signature.Trust:
 
 
 def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> ChosenArtifact:
-    """As the configuration wants it. Raises BundleError where nothing of the stage can run here."""
+    """Choose the stage's artifact by the configuration; raises BundleError if none can be used."""
     return choose(
         bundle,
         stage,
@@ -92,10 +95,18 @@ def chosen(config: Config, bundle: bundles.Bundle, stage: bundles.Stage) -> Chos
 def prepare_stages(
     config: Config, *, allow_older: bool = False, folder: Path | None = None
 ) -> LoadedBundle:
-    """Load, verify and choose. Raises ConfigError or BundleError; takes a second or two.
+    """Load and verify the bundle and choose its artifacts; takes a second or two.
 
-    `folder`: of the bundle, where it is not the configuration's. Keeps nothing on the disk: it may
-    be done beside a running agent.
+    Writes nothing to disk, so it may run beside a running agent.
+
+    Args:
+        config: Configuration of the agent.
+        allow_older: Accept a version older than the last one used.
+        folder: Folder of the bundle, if it is not the configured one.
+
+    Raises:
+        ConfigError: A trusted key cannot be used.
+        BundleError: The bundle is invalid or cannot run here.
     """
     trust = trust_of(config)
     with archive.opened(folder or Path(config.agent.bundle), trust) as opened:

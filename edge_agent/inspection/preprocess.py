@@ -1,7 +1,6 @@
-"""From a camera's frame to a network's input, as the bundle states it; from tiles back to a frame.
+"""Preprocessing of a frame to network inputs, and assembly of tile outputs to a frame map.
 
-numpy and OpenCV only: training, export, calibration and the line all call these functions, so
-that what a network decides on the line is what it decided in the workshop.
+numpy and OpenCV only: training, export, calibration and agent share it, so their inputs agree.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _INTERPOLATION = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR}
 
 
 def resize(image: Image, spec: InputSpec) -> Image:
-    """Colour and size as `spec` wants them: uint8 (height, width, channels).
+    """Convert an image to the channels and size of `spec`: uint8 (height, width, channels).
 
-    `image` is uint8 (lines, pixels) or RGB (lines, pixels, 3). Grey from RGB by ITU-R BT.601.
-    Resizing comes before the grey image is repeated: three equal channels cost one.
+    `image` is uint8 (lines, pixels) or RGB (lines, pixels, 3). RGB becomes grey by ITU-R BT.601.
+    The grey image is resized before it is repeated: three equal channels cost as much as one.
     """
     if image.ndim == 3 and spec.channels == 1:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
@@ -40,7 +39,7 @@ def resize(image: Image, spec: InputSpec) -> Image:
 
 
 def scale(resized: Image, spec: InputSpec) -> Input:
-    """`resize`'s output as a batch of one: (1, height, width, channels)."""
+    """Scale the output of `resize`; return a batch of one: (1, height, width, channels)."""
     if spec.scaling == "network":
         return resized[None]
     x = resized[None].astype(np.float32)
@@ -54,7 +53,7 @@ def scale(resized: Image, spec: InputSpec) -> Input:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A piece of a frame, in its pixels."""
+    """Rectangle of a frame, in frame pixels."""
 
     first_line: int
     first_pixel: int
@@ -63,6 +62,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
+        """Return the slices of the rectangle: lines, pixels."""
         return (
             slice(self.first_line, self.first_line + self.lines),
             slice(self.first_pixel, self.first_pixel + self.pixels),
@@ -70,11 +70,13 @@ class Box:
 
 
 def tile_boxes(shape: tuple[int, int], spec: InputSpec) -> tuple[Box, ...]:
-    """The pieces of a frame of `shape` (lines, pixels), row by row; without tiles all of it.
+    """Return the tiles of a frame of `shape` (lines, pixels), row by row.
 
-    The fewest tiles that keep the least overlap, evenly spread from edge to edge. Along a side on
-    which the frame is smaller than a tile there is one, of the frame's size. ValueError for more
-    than MAX_TILES.
+    Without tiling the only box is the whole frame. Otherwise the result has the fewest tiles that
+    keep the minimum overlap, evenly distributed from edge to edge. Along a side where the frame is
+    smaller than a tile there is one tile, of the frame's size.
+
+    Raises ValueError for more than MAX_TILES.
     """
     tiles = spec.tiles
     if tiles is None:
@@ -95,7 +97,7 @@ def tile_boxes(shape: tuple[int, int], spec: InputSpec) -> tuple[Box, ...]:
 
 
 def _count(length: int, tile: int, overlap: int) -> int:
-    # Each tile after the first adds at most tile - overlap; the quotient is rounded up.
+    # Each tile after the first covers at most tile - overlap more; round the quotient up.
     return 1 if length <= tile else -((overlap - length) // (tile - overlap))
 
 
@@ -104,16 +106,16 @@ def _starts(last: int, count: int) -> list[int]:
 
 
 def inputs(image: Image, spec: InputSpec, boxes: Sequence[Box] | None = None) -> Iterator[Input]:
-    """The network's inputs one by one, each (1, height, width, channels).
+    """Yield the network's inputs one by one, each (1, height, width, channels).
 
-    One for each of `boxes`; by default of `tile_boxes`. Only one is in memory at a time.
+    One input per box; the default is `tile_boxes`. Only one input is in memory at a time.
     """
     for box in tile_boxes((image.shape[0], image.shape[1]), spec) if boxes is None else boxes:
         yield scale(resize(image[box.slices], spec), spec)
 
 
 def prepare(image: Image, spec: InputSpec) -> Input:
-    """All of `inputs` at once: (tiles, height, width, channels); without tiles (1, ...)."""
+    """Return all `inputs` in one array: (tiles, height, width, channels); untiled (1, ...)."""
     boxes = tile_boxes((image.shape[0], image.shape[1]), spec)
     if len(boxes) == 1:
         return next(inputs(image, spec, boxes))
@@ -132,15 +134,22 @@ def stitch(
     spec: InputSpec,
     boxes: Sequence[Box] | None = None,
 ) -> NDArray[np.float32]:
-    """Probability maps put back on a frame of `shape` (lines, pixels): (lines, pixels, classes).
+    """Combine probability maps to a frame map, float32 (lines, pixels, classes).
 
-    `maps` are float32 (n, h, w, classes), one for each of `boxes` (by default of `tile_boxes`),
-    and are brought to the size of their box first. Where boxes overlap, the mean, each weighted
-    by the distance to the box's nearest edge along the frame times that across it: a network
-    knows least at the rim, and there is no step where a tile ends. Between two tiles that is a
-    linear change from one to the other. The weights sum to 1 over the boxes given, and where none
-    lies the frame is 0. A map that holds a NaN makes its whole box NaN. ValueError if there are
-    not as many maps as boxes.
+    Overlapping boxes contribute a weighted mean. A weight is the distance to the box's nearest
+    edge along the frame times the distance across it: a network is least reliable at a tile's
+    edge, and the result has no step where a tile ends. Between two tiles the result changes
+    linearly from one to the other. The weights sum to 1 over the given boxes; pixels outside all
+    boxes are 0. A map that contains a NaN makes its whole box NaN.
+
+    Args:
+        maps: float32 (n, h, w, classes), one map per box; each is resized to its box first.
+        shape: Size of the frame (lines, pixels).
+        spec: Input specification with the tiling.
+        boxes: Positions of the maps; by default `tile_boxes`.
+
+    Raises:
+        ValueError: The number of maps differs from the number of boxes.
     """
     boxes = tile_boxes(shape, spec) if boxes is None else boxes
     if len(maps) != len(boxes) or not len(maps):
@@ -148,12 +157,12 @@ def stitch(
     total = np.zeros(shape, np.float32)
     for box in boxes:
         total[box.slices] += _weight(box)
-    # Class by class in memory, since that is how they are used.
+    # One contiguous plane per class, because callers read class by class.
     whole = np.zeros((maps[0].shape[2], *shape), np.float32)
     for box, tile in zip(boxes, maps, strict=True):
-        # First divided, then added up: where a tile is alone its weight is 1 and nothing else.
+        # Divide before the sum: where only one tile lies, its weight is exactly 1.
         share = _weight(box) / total[box.slices]
-        if np.isnan(tile).any():  # a smaller box might step over it
+        if np.isnan(tile).any():  # resizing to a smaller box can skip a NaN pixel
             share[:] = np.nan
         for index, plane in enumerate(whole):
             part = tile[:, :, index]
@@ -170,7 +179,7 @@ def stitch(
 
 
 def _weight(box: Box) -> NDArray[np.float32]:
-    """float32 (lines, pixels): whole numbers, at least 1, so that no NaN is lost."""
+    """Return weights, float32 (lines, pixels): integers of at least 1, so that no NaN is lost."""
     along, across = (
         np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in (box.lines, box.pixels)
     )

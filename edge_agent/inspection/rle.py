@@ -1,7 +1,8 @@
 """Run-length masks as Kaggle defines them: column-major, counted from 1, "start length ..."."""
 
-# By hand: COCO's mask API counts from the first background pixel and compresses, needs a compiled
-# wheel, and trusts its input. Ours encodes a box of a mask and refuses what does not fit.
+# Own implementation: COCO's mask API counts from the first background pixel and compresses, needs
+# a compiled wheel, and does not validate its input. This one encodes a box of a mask and refuses
+# invalid text.
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 _PLAIN = frozenset("0123456789-")
 _NUMBER = re.compile(r"-?[0-9]{1,19}")
-_SHOWN = 24  # characters of a wrong word in the error
+_SHOWN = 24  # characters of an invalid number in the error
 
 
 def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | None = None) -> str:
-    """Mask, bool (lines, pixels), to text; "" for an empty mask.
+    """Encode a mask, bool (lines, pixels), as text; "" for an empty mask.
 
-    With `at` (line, pixel) and `lines`, `mask` is a box of a larger mask of so many lines, which
-    is never built: most of a frame is defect-free.
+    With `at` (line, pixel) and `lines`, `mask` is a box of a larger mask with `lines` lines. The
+    larger mask is never built, because most of a frame is defect-free.
     """
     total = mask.shape[0] if lines is None else lines
     padded = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)
@@ -28,7 +29,7 @@ def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | N
     (column, start), (_, end) = np.nonzero(change == 1), np.nonzero(change == -1)
     first = (at[1] + column) * total + at[0] + start
     last = first + end - start
-    # A run that ends at the foot of a column goes on at the head of the next.
+    # A run that ends at the bottom of a column continues at the top of the next.
     joined = first[1:] == last[:-1]
     first, last = first[np.r_[True, ~joined][: first.size]], last[np.r_[~joined, True][: last.size]]
     pairs = zip((first + 1).tolist(), (last - first).tolist(), strict=True)
@@ -36,9 +37,9 @@ def encode(mask: NDArray[np.bool_], at: tuple[int, int] = (0, 0), lines: int | N
 
 
 def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Text to mask, bool of `shape` (lines, pixels); "" is an empty mask.
+    """Decode text to a mask, bool of `shape` (lines, pixels); "" is an empty mask.
 
-    ValueError says in one line what does not fit.
+    Raises ValueError if the text is invalid or does not fit the shape.
     """
     numbers = _numbers(text.split())
     if numbers.size % 2:
@@ -52,7 +53,7 @@ def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     ends = starts + lengths
     if (starts[1:] < ends[:-1]).any():
         raise ValueError("RLE: runs overlap or are not in order")
-    # Neither starts nor ends repeat; where a run touches the next, the two cancel out.
+    # Neither starts nor ends repeat; where two runs touch, the start and the end cancel out.
     change = np.zeros(size + 1, np.int8)
     change[starts] += 1
     change[ends] -= 1
@@ -61,7 +62,7 @@ def decode(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _numbers(words: list[str]) -> NDArray[np.int64]:
-    """Plain decimal numbers. int() alone would take 1_000 and other scripts' digits as well."""
+    """Parse plain decimal numbers. int() alone would accept 1_000 and digits of other scripts."""
     try:
         if not _PLAIN.issuperset("".join(words)):
             raise ValueError

@@ -1,6 +1,6 @@
-"""Second stage: probability maps of a suspect frame to regions with class, area, confidence.
+"""Segmenter, the second stage: regions of a suspect frame with class, area and confidence.
 
-With tiles only those are run that the gate found suspect, where it looks at the same ones.
+With tiles, only the gate's suspect tiles are run if both stages use the same tiles.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from edge_agent.inspection.runtime import ChosenArtifact
 
 
 class Segmenter:
+    """Segmenter stage of a bundle: locates defects with the chosen artifact."""
+
     def __init__(self, spec: InputSpec, choice: ChosenArtifact, rule: RegionRule) -> None:
         self._spec, self._runtime, self._rule = spec, choice.runtime, rule
 
     def find(self, image: Image, suspect_tiles: tuple[Box, ...] = ()) -> tuple[Region, ...]:
-        """`image` as in Frame, `suspect_tiles` as in Verdict. Raises what the runtime raises.
+        """Find the defects of an image; re-raises the runtime's exceptions.
 
-        If the suspect tiles are tiles of this stage too, no others are run: those are defect-free
-        steel, except where a suspect one reaches into them. In such an overlap the suspect tile's
-        word counts in full, since the other's was never asked for. If the gate looks at the frame
-        in another way, or none are given, all tiles are run.
+        If all suspect tiles are tiles of this stage too, only those are run: the rest is
+        defect-free steel, except where a suspect tile overlaps it. In such an overlap the suspect
+        tile's output counts in full, because the other tile was not run. If the gate uses other
+        tiles, or none are given, all tiles are run.
+
+        Args:
+            image: Image as in `Frame`.
+            suspect_tiles: Suspect tiles as in `GateDecision`.
         """
         shape = (image.shape[0], image.shape[1])
         boxes = tile_boxes(shape, self._spec)
@@ -34,7 +40,7 @@ class Segmenter:
             boxes = suspect_tiles
         maps = [self._runtime.run(x)[0] for x in inputs(image, self._spec, boxes)]
         if self._spec.tiles is None:
-            # `regions` brings to the frame's size only those classes that are there.
+            # `regions` resizes only the classes that are present to the frame's size.
             return regions(maps[0], shape, self._rule)
         return regions(stitch(maps, shape, self._spec, boxes), shape, self._rule)
 
@@ -42,12 +48,18 @@ class Segmenter:
 def regions(
     maps: NDArray[np.float32], shape: tuple[int, int], rule: RegionRule
 ) -> tuple[Region, ...]:
-    """Connected defects in frame coordinates, largest first.
+    """Return the connected defects in frame coordinates, largest first.
 
-    `maps` is float32 (h, w, classes), probabilities; `shape` is the frame's (lines, pixels).
-    The maps are brought to the frame's size first: edges then lie between network pixels.
-    A pixel belongs to its most probable class, if that reaches `rule.min_probability`. Maps that
-    hold a NaN are a ValueError: they must never pass as defect-free steel.
+    The maps are resized to the frame first, so that edges lie between network pixels. A pixel
+    belongs to its most probable class if that reaches `rule.min_probability`.
+
+    Args:
+        maps: Probabilities, float32 (h, w, classes).
+        shape: Size of the frame (lines, pixels).
+        rule: Minimum probability and minimum area of a region.
+
+    Raises:
+        ValueError: The maps contain a NaN, which must never pass as defect-free steel.
     """
     if np.isnan(maps).any():
         raise ValueError("the segmenter's output is not a number")
@@ -80,10 +92,10 @@ def regions(
 def best_class(
     maps: NDArray[np.float32], shape: tuple[int, int], least: float
 ) -> tuple[NDArray[np.float32], ClassMap]:
-    """Per frame pixel the highest probability and its class, 0 where that is below `least`.
+    """Return each frame pixel's highest probability and its class, 0 below `least`.
 
-    Map by map, and only those that reach `least` somewhere: bilinear interpolation cannot raise
-    a maximum, and most frames have one class or two.
+    Only maps that reach `least` somewhere are resized: bilinear interpolation cannot raise a
+    maximum, and most frames have one or two classes.
     """
     best = np.full(shape, np.float32(least), np.float32)
     classes = np.zeros(shape, np.uint8)
@@ -94,7 +106,7 @@ def best_class(
         full = plane
         if plane.shape != shape:
             full = np.asarray(cv2.resize(plane, shape[::-1], interpolation=cv2.INTER_LINEAR))
-        # Of equals the first class wins; `least` itself is enough to count.
+        # On equal probability the first class wins; `least` itself is sufficient.
         wins = (full > best) | ((full == best) & (classes == 0))
         np.copyto(best, full, where=wins)
         classes[wins] = index + 1
@@ -102,7 +114,7 @@ def best_class(
 
 
 def class_map(found: tuple[Region, ...], shape: tuple[int, int]) -> ClassMap:
-    """The regions painted back: uint8 (lines, pixels), 0 defect-free, else the class id."""
+    """Return the regions as a class map: uint8 (lines, pixels), 0 defect-free, else class id."""
     classes = np.zeros(shape, np.uint8)
     for region in found:
         classes[rle.decode(region.rle, shape)] = region.class_id

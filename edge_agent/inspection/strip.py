@@ -1,4 +1,4 @@
-"""From pixels of a frame to places on the strip, and defects that two frames show."""
+"""Positions of regions on the strip, and defects that appear in two frames."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edge_agent.frame import Frame, Region
 
 @dataclass(frozen=True, slots=True)
 class DefectPosition:
-    """Where a region lies: centre across from the frame's first pixel, start along from line 0.
+    """Position of a region: centre across from the frame's first pixel, start along from line 0.
 
-    Millimetres and metres are None where the pixel pitch is not configured. `told`: it lies within
-    the lines that the frame before showed too, and there it was a defect already.
+    Millimetres and metres are None if the pixel pitch is not configured. `told` is True if the
+    region lies within the overlap lines and the previous frame already reported it as a defect.
     """
 
     defect_id: str
@@ -25,7 +25,7 @@ class DefectPosition:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A region of the frame before, in lines of the strip; `bottom` is the line after its last."""
+    """Region of the previous frame, in strip lines; `bottom` is the line after its last."""
 
     defect_id: str
     class_id: int
@@ -35,7 +35,7 @@ class _Open:
     bottom: int
 
     def touches(self, other: _Open) -> bool:
-        """Diagonals included."""
+        """Return True if both regions have one class and touch, diagonals included."""
         return (
             self.class_id == other.class_id
             and self.left_px <= other.right_px
@@ -46,13 +46,14 @@ class _Open:
 
 
 class StripTracker:
-    """Gives each region its place, and the id of the region it continues from the last frame.
+    """Tracker that assigns each region its position and the id of the region it continues.
 
-    A region continues another if both are of one class, they touch (diagonals included) and the
-    frames show it at one place: without repeated lines it starts on the frame's first line and the
-    other ended on the line just before; with them it starts within these or right after, and the
-    other reached into them or ended right before. Of several that touch, the first met keeps the
-    id, but all that lie within the repeated lines are told already.
+    A region continues a region of the previous frame if both have the same class, they touch
+    (diagonals included) and they meet at the boundary of the frames. Without overlap lines the new
+    region starts on the frame's first line and the old one ended on the line just before. With
+    overlap lines the new region starts within them or right after, and the old one reached into
+    them or ended right before. If several regions touch one, the first one matched keeps the id;
+    all regions within the overlap lines count as already reported.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class StripTracker:
     def place(
         self, frame: Frame, found: tuple[Region, ...], class_names: tuple[str, ...] = ()
     ) -> tuple[DefectPosition, ...]:
-        """One Place a region, in order. Call for every inspected frame, clean ones included.
+        """Return one `DefectPosition` per region, in order.
 
-        Where `class_names` change, class ids mean something else and nothing is continued.
+        Call it for every inspected frame, clean frames included. If `class_names` change, class
+        ids have another meaning and no region is continued.
         """
         seam = frame.first_line + frame.overlap_lines
         goes_on = seam == self._next_line and class_names == self._class_names
@@ -116,6 +118,6 @@ class StripTracker:
 def untold(
     found: tuple[Region, ...], places: tuple[DefectPosition, ...]
 ) -> tuple[tuple[Region, ...], tuple[DefectPosition, ...]]:
-    """Those that no frame before has told of."""
+    """Return the regions and positions that no previous frame has reported."""
     new = [(region, place) for region, place in zip(found, places, strict=True) if not place.told]
     return tuple(region for region, _ in new), tuple(place for _, place in new)

@@ -1,1 +1,1 @@
-"""The simulated strip: images of rolled steel with known defects."""
+"""Simulated strip: images of rolled steel with known defects."""

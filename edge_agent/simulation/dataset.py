@@ -1,4 +1,4 @@
-"""The simulated strip as a data set on the disk: images, masks, labels.csv."""
+"""Export of the simulated strip as a data set on disk: images, masks, labels.csv."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ _DEFECT_COLUMNS = (
 
 
 def write(config: SimulatedCamera, strips: int, frames: int, out: Path) -> Iterator[int]:
-    """Write `frames` frames, spread over `strips` strips (seeds from config.seed on), below `out`.
+    """Write `frames` frames of `strips` strips below `out`; yield the number written after each.
 
-    Yields the number written after each.
+    The seeds of the strips count up from `config.seed`. Files:
 
-    images/NAME.png, masks/NAME.png (class index per pixel, 0 defect-free) and labels.csv with file,
-    class_name and class_id (the class with most pixels) and defect_pixels. defects.csv has a row
-    for each defect on each frame: class, box in px, area_px, and its contrast.
+    - images/NAME.png
+    - masks/NAME.png: class index per pixel, 0 defect-free
+    - labels.csv: file, class_name and class_id (the class with most pixels), defect_pixels
+    - defects.csv: one row per defect per frame with class, box in px, area_px and contrast
+
+    Raises ConfigError if `out` cannot be written to.
     """
     try:
         for folder in ("images", "masks"):

@@ -1,4 +1,4 @@
-"""Draw single marks on steel: defects with their masks, harmless marks without."""
+"""Drawing of single marks on steel: defects with their masks, harmless marks without."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Field = NDArray[np.float32]
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[int, int]) -> Field:
-    """Value noise of unit variance: random knots `cell` apart (lines, pixels), interpolated."""
+    """Return value noise of unit variance: random knots `cell` (lines, pixels) apart, cubic."""
     knots = rng.standard_normal(
         (shape[0] // cell[0] + 2, shape[1] // cell[1] + 2), dtype=np.float32
     )
@@ -21,14 +21,14 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: tuple[i
 
 
 def _ellipse(height: int, width: int) -> Field:
-    """Distance from the centre in units of the half axes: 0 at the centre, 1 on the rim."""
+    """Return the distance from the centre in half axes: 0 at the centre, 1 on the rim."""
     y = (np.arange(height, dtype=np.float32) + 0.5) / height * 2 - 1
     x = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
     return np.hypot(y[:, None], x[None, :])
 
 
 def _pits(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A cluster of small dark hollows, each with a lit edge on the side away from the lamp."""
+    """Draw a cluster of small dark hollows, each with a lit edge on the side away from the lamp."""
     height, width = int(rng.integers(60, 200)), int(rng.integers(80, 260))
     gain = np.zeros((height, width), np.float32)
     mask = np.zeros((height, width), np.bool_)
@@ -45,7 +45,7 @@ def _pits(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.
 
 
 def _scratch(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A thin bright groove along the strip that wanders a little and fades at both ends."""
+    """Draw a thin bright groove along the strip, slightly wavy, that fades at both ends."""
     height, thick = int(rng.integers(140, 700)), float(rng.uniform(7, 16))
     drift = rng.uniform(-0.12, 0.12) * height
     wander = smooth_noise(rng, (height, 1), (120, 1))[:, 0] * 6
@@ -60,7 +60,7 @@ def _scratch(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[
 
 
 def _abrasion(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A broad scuffed area: fine slanted hatching, brighter on the whole."""
+    """Draw a broad scuffed area: fine slanted hatching, brighter than the steel on average."""
     height, width = int(rng.integers(90, 360)), int(rng.integers(160, 560))
     rim = _ellipse(height, width) + 0.12 * smooth_noise(rng, (height, width), (40, 60))
     y = np.arange(height, dtype=np.float32)[:, None]
@@ -73,7 +73,7 @@ def _abrasion(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray
 
 
 def _scale(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np.bool_]]:
-    """A patch of rolled-in scale: dark, mottled, with a ragged sharp edge."""
+    """Draw a patch of rolled-in scale: dark, mottled, with a ragged sharp edge."""
     height, width = int(rng.integers(60, 260)), int(rng.integers(90, 380))
     ragged = 0.16 * smooth_noise(rng, (height, width), (22, 30))
     rim = _ellipse(height, width) + ragged
@@ -83,14 +83,14 @@ def _scale(rng: np.random.Generator, contrast: float) -> tuple[Field, NDArray[np
 
 
 def _oil(rng: np.random.Generator) -> Field:
-    """A smooth dark smear along the strip with soft edges."""
+    """Draw a smooth dark oil smear along the strip with soft edges."""
     height, width = int(rng.integers(150, 700)), int(rng.integers(60, 300))
     fade = np.clip(1 - _ellipse(height, width), 0, 1)
     return (-rng.uniform(0.1, 0.45) * fade * fade * (3 - 2 * fade)).astype(np.float32)
 
 
 def _drops(rng: np.random.Generator) -> Field:
-    """Water drops: a few round, soft, very bright spots that mirror the lamp."""
+    """Draw water drops: a few round, soft, very bright spots that reflect the lamp."""
     height, width = int(rng.integers(40, 160)), int(rng.integers(60, 240))
     gain = np.zeros((height, width), np.float32)
     for _ in range(int(rng.integers(2, 8))):
@@ -102,7 +102,7 @@ def _drops(rng: np.random.Generator) -> Field:
 
 
 def _dust(rng: np.random.Generator) -> Field:
-    """Scattered one- and two-pixel specks, dark or bright."""
+    """Draw scattered dust specks of one or two pixels, dark or bright."""
     height, width = int(rng.integers(80, 240)), int(rng.integers(200, 700))
     gain = np.zeros((height, width), np.float32)
     count = int(rng.integers(8, 40))

@@ -1,13 +1,6 @@
-"""A seeded strip of rolled steel: any line of it, and what is wrong there, at any time.
+"""Simulated strip of rolled steel with known defects.
 
-Every line is a pure function of (seed, line number, settings): cutting the strip into frames of
-any height gives the same pixels. Random numbers come from generators keyed by (seed, kind,
-index), never from a running state. Nothing here knows of cameras, files or networks.
-
-Steel: a coil-wide grey level, lighting fall-off across the width, grain along the rolling
-direction, speed changes that brighten slow stretches, shot and read noise of the sensor
-(EMVA 1288's linear model), and harmless marks (oil, water drops, dust) that a plain grey-level
-threshold takes for defects.
+Each line is a pure function of (seed, line number, settings), however the strip is cut to frames.
 """
 
 from __future__ import annotations
@@ -26,7 +19,7 @@ from edge_agent.simulation.marks import DEFECTS, HARMLESS_MARKS, Field
 
 
 def strip_of(config: SimulatedCamera) -> SteelStrip:
-    """The strip this camera sees; whoever has the config has the truth too."""
+    """Return the strip that this camera captures; the same config gives the same ground truth."""
     return SteelStrip(
         config.seed,
         SteelSettings(
@@ -42,30 +35,30 @@ CLASS_NAMES = ("pit", "scratch", "abrasion", "rolled_in_scale")
 _BLOCK_LINES = 256  # lines rendered at a time; not visible in the result
 _GRAIN_PITCH_LINES = 48
 _SPEED_PITCH_LINES = 1024
-_MAX_MARK_LINES = 768  # how far back a block looks for marks that began earlier
-# Keys of the random streams. Append only: a new number changes nothing drawn before.
+_MAX_MARK_LINES = 768  # distance before a block at which a mark on the block can begin
+# Keys of the random streams. Append only: a new key leaves the output of the others unchanged.
 _COIL, _GRAIN, _SPEED, _NOISE, _DEFECT, _HARMLESS = range(6)
 
 
 @dataclass(frozen=True, slots=True)
 class SteelSettings:
-    """What the strip looks like. Rates are marks begun per metre of strip."""
+    """Appearance of the strip. Rates are the number of marks that begin per metre of strip."""
 
     width_px: int = 1600
     pixel_mm: float = 0.25
     defects_per_m: float = 3.0
     harmless_per_m: float = 4.0
     min_contrast: float = 0.07
-    """Weakest defect, as a fraction of the local grey level: under two noise sigmas a pixel."""
+    """Weakest defect as a fraction of the local grey level: below two noise sigmas per pixel."""
     max_contrast: float = 0.55
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SteelDefect:
-    """A defect (`class_id` 1..4) or a harmless mark (0) on the strip.
+    """Defect (`class_id` 1..4) or harmless mark (0) on the strip.
 
-    `gain` multiplies the steel's grey level, shape (lines, pixels); `mask` is the truth.
-    `first_px` may be negative: the mark then begins beyond the strip's edge.
+    1 + `gain` multiplies the steel's grey level; shape (lines, pixels). `mask` is the ground truth
+    of the same shape. `first_px` may be negative: the mark then begins beyond the strip's edge.
     """
 
     class_id: int
@@ -77,9 +70,15 @@ class SteelDefect:
 
 
 class SteelStrip:
-    """One endless strip. `render` gives pixels, `truth` the class map, `line_period_s` the speed.
+    """Endless strip of rolled steel with harmless marks and defects.
 
-    Not thread-safe (it keeps the last few blocks and marks); make one per thread.
+    The steel has a coil-wide grey level, lighting fall-off across the width, grain along the
+    rolling direction, brighter sections at low speed, and the sensor's shot and read noise (linear
+    model of EMVA 1288). Harmless marks (oil, water drops, dust) exceed a plain grey-level
+    threshold as defects do. Random numbers come from generators keyed by (seed, kind, index),
+    never from a running state.
+
+    Not thread-safe (it caches the last blocks and marks); create one per thread.
     """
 
     def __init__(self, seed: int, settings: SteelSettings | None = None) -> None:
@@ -98,12 +97,11 @@ class SteelStrip:
         return np.random.default_rng((self.seed, kind, index))
 
     def render(self, first_line: int, line_count: int) -> Image:
-        """Lines [first_line, first_line + line_count) as uint8, shape (line_count, width_px)."""
+        """Return lines [first_line, first_line + line_count) as uint8 (line_count, width_px)."""
         return self._cut(first_line, line_count, self._block, self._blocks, 4)
 
     def truth(self, first_line: int, line_count: int) -> ClassMap:
-        """The class map of the same lines, uint8 (line_count, width_px): 0 defect-free, 1..4
-        defects."""
+        """Return the class map of the lines, uint8 (line_count, width_px): 0 defect-free, 1..4."""
         classes = np.zeros((line_count, self.settings.width_px), np.uint8)
         for mark in self.defects(first_line, line_count):
             on_strip, on_mark = self._overlap(mark, first_line, line_count)
@@ -111,22 +109,22 @@ class SteelStrip:
         return classes
 
     def defects(self, first_line: int, line_count: int) -> tuple[SteelDefect, ...]:
-        """The defects that touch these lines, in the order they were laid on the strip."""
+        """Return the defects that touch these lines, in the order in which they are drawn."""
         return tuple(self._marks_on(_DEFECT, first_line, line_count))
 
     def mask_of(self, mark: SteelDefect, first_line: int, line_count: int) -> NDArray[np.bool_]:
-        """Where `mark` lies on these lines, bool (line_count, width_px), even under a later one."""
+        """Return `mark`'s mask, bool (line_count, width_px), including parts under later marks."""
         mask = np.zeros((line_count, self.settings.width_px), np.bool_)
         on_strip, on_mark = self._overlap(mark, first_line, line_count)
         mask[on_strip] = mark.mask[on_mark]
         return mask
 
     def line_period_s(self, line: int) -> float:
-        """Time between this line and the next: pixel pitch over strip speed (encoder trigger)."""
+        """Return the time from this line to the next: pixel pitch over speed (encoder trigger)."""
         return self.settings.pixel_mm / 1000 / (self._nominal_speed_m_s * self._speed(line))
 
     def _speed(self, line: int) -> float:
-        """Speed at `line` over nominal: knots every _SPEED_PITCH_LINES, linear between."""
+        """Return the speed at `line` over nominal: knots every _SPEED_PITCH_LINES, linear."""
         knot, part = divmod(line, _SPEED_PITCH_LINES)
         here, there = (float(self._rng(_SPEED, k).uniform(0.75, 1.25)) for k in (knot, knot + 1))
         return here + (there - here) * part / _SPEED_PITCH_LINES
@@ -177,7 +175,7 @@ class SteelStrip:
         return levels
 
     def _grain(self, lines: NDArray[np.int64]) -> Field:
-        """Streaks along the strip: white across, knots every _GRAIN_PITCH_LINES along."""
+        """Return streaks along the strip: white across, knots every _GRAIN_PITCH_LINES along."""
         knots = range(int(lines[0]) // _GRAIN_PITCH_LINES, int(lines[-1]) // _GRAIN_PITCH_LINES + 2)
         width = self.settings.width_px
         rows = np.stack([self._rng(_GRAIN, k).standard_normal(width, np.float32) for k in knots])
@@ -197,7 +195,7 @@ class SteelStrip:
                     yield mark
 
     def _slot(self, kind: int, slot: int) -> tuple[SteelDefect, ...]:
-        """The marks that begin within one block of lines."""
+        """Return the marks that begin within one block of lines."""
         if (kind, slot) not in self._marks:
             rng, setting = self._rng(kind, slot), self.settings
             per_m = setting.defects_per_m if kind == _DEFECT else setting.harmless_per_m
@@ -229,7 +227,7 @@ class SteelStrip:
         mask: NDArray[np.bool_],
     ) -> SteelDefect:
         line = slot * _BLOCK_LINES + int(rng.integers(_BLOCK_LINES))
-        # A mark may hang over an edge of the strip by a quarter of its width.
+        # A mark may extend over an edge of the strip by a quarter of its width.
         hang = gain.shape[1] // 4
         room = max(1, self.settings.width_px - gain.shape[1] + 2 * hang)
         return SteelDefect(class_id, line, int(rng.integers(room)) - hang, contrast, gain, mask)
@@ -237,7 +235,7 @@ class SteelStrip:
     def _overlap(
         self, mark: SteelDefect, first_line: int, line_count: int
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Index of the common part: on the asked lines, and on the mark."""
+        """Return the indices of the common part: on the requested lines, and on the mark."""
         height, width = mark.gain.shape
         top = max(mark.first_line, first_line)
         bottom = min(mark.first_line + height, first_line + line_count)

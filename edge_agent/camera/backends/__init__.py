@@ -1,1 +1,1 @@
-"""One camera library or source a module."""
+"""Camera backends: one module per camera library or source."""

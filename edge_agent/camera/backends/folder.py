@@ -1,5 +1,6 @@
-"""Images of a folder, as if a camera had taken them: in the order of their names, or, if the folder
-is followed, in the order in which they are finished.
+"""Folder backend: image files as blocks.
+
+Order: by name, or, with `follow`, the order in which the files are finished.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from edge_agent.frame import Block, GapReason, Image, LineSpan
 from edge_agent.image_files import SUFFIXES, read_image
 
 _SETTLE_S = 0.3
-"""A followed file is read when its size and time have not changed for so long."""
+"""A followed file is read once its size and time have not changed for this time, in s."""
 _LOOK_S = 0.05
 
 
 class FolderBackend:
-    """The first readable image sets the size; another size is a fault unless `mixed_sizes`."""
+    """Folder of images as a camera.
+
+    The first readable image sets the size; another size is a fault unless `mixed_sizes` is set.
+    """
 
     live = False
     first_block_id: int | None = 0
@@ -48,10 +52,15 @@ class FolderBackend:
             raise CameraError(f"camera.path: {config.path}: no image files in this folder")
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next image as a block; None if no file is finished within `timeout_s`.
+
+        An unreadable image becomes a block with a fault. Raises EndOfStream after the last file,
+        CameraLost if a followed folder is gone.
+        """
         name = self._next_name(timeout_s)
         if name is None:
             return None
-        # A name need not be UTF-8, nor one line; what is sent must be both.
+        # A file name can be invalid UTF-8 or contain newlines; a message allows neither.
         shown = name if name.isprintable() else ascii(name)
         block_id = self._block_id
         self._block_id += 1
@@ -60,7 +69,7 @@ class FolderBackend:
             image = read_image(self._folder / name)
             self._check_size(image)
         except ValueError as error:
-            # The strip went on all the same: count the lines a whole frame would have had.
+            # The strip moved on regardless: count the lines of a whole frame.
             image, fault = None, f"{shown}: {error}"
         lines, pixels = image.shape[:2] if image is not None else (self._shape or (None, 0))
         return Block(
@@ -97,15 +106,16 @@ class FolderBackend:
             )
 
     def counters(self) -> StreamCounters:
+        """Return the counters: no block is ever lost."""
         return StreamCounters(lost_blocks=0)
 
     def close(self) -> None:
-        """No file stays open between frames."""
+        """Do nothing: no file stays open between frames."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Version:
-    """A file as it was seen; written anew under its old name it is another image."""
+    """Version of a file; a file rewritten under its old name is a new image."""
 
     mtime_ns: int
     name: str
@@ -114,10 +124,11 @@ class _Version:
 
 
 class FinishedFiles:
-    """The image files of a folder as they are finished, each once.
+    """Watcher of a folder that yields each image file once, after it is finished.
 
-    Finished is a file whose size and time have stayed the same for a while, so that none is read
-    half written, whether it was renamed into place or not. Those found at the start come first.
+    A file is finished when its size and time have not changed for _SETTLE_S, so that no partly
+    written file is read, even if it was not renamed into place. Files present at the start come
+    first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +138,7 @@ class FinishedFiles:
         self._ready: deque[str] = deque()
 
     def look(self) -> None:
-        """Raises CameraLost when the folder is gone."""
+        """Scan the folder and queue the finished files; raises CameraLost if the folder is gone."""
         now = time.monotonic()
         there: dict[str, _Version] = {}
         try:
@@ -150,7 +161,7 @@ class FinishedFiles:
             self._ready.append(version.name)
 
     def next(self, timeout_s: float) -> str | None:
-        """The next finished file's name; None when none was finished in time."""
+        """Return the name of the next finished file; None if none is finished in time."""
         end = time.monotonic() + timeout_s
         while True:
             if not self._ready:
@@ -166,7 +177,7 @@ class FinishedFiles:
 def _version(entry: os.DirEntry[str]) -> _Version:
     try:
         found = entry.stat()
-    except OSError:  # a broken link, or gone again: an image that cannot be read
+    except OSError:  # a broken link or a deleted file: handled as an unreadable image
         return _Version(0, entry.name, 0, 0)
     return _Version(found.st_mtime_ns, entry.name, found.st_size, found.st_ino)
 

@@ -1,8 +1,7 @@
-"""What OpenCV can open: a V4L2 device, an RTSP stream, a GStreamer pipeline, a video file.
+"""OpenCV backend: V4L2 device, RTSP stream, GStreamer pipeline or video file.
 
-`read` waits for the next frame by itself, 1.5 s at most on a stream (a V4L2 driver that answers
-nothing at all is given up by OpenCV after 10 s), and tells nothing of frames it skipped: only loss
-of the whole stream is seen.
+Skipped frames are not reported, only loss of the stream: OpenCV's `read` waits at most 1.5 s for
+a stream's frame; if a V4L2 driver does not respond at all, OpenCV gives up after 10 s.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
-# Read once, when FFmpeg is first used. What it has to say we say in one line of our own.
+# FFmpeg reads this once, at first use. Its log is replaced by one-line errors of this module.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
@@ -32,24 +31,39 @@ _MAX_SECRET_BYTES = 4096
 
 
 class Capture(Protocol):
-    """What is used of cv2.VideoCapture."""
+    """Subset of cv2.VideoCapture that the backend uses."""
 
-    def isOpened(self) -> bool: ...
-    def read(self) -> tuple[bool, Any]: ...
-    def get(self, prop: int, /) -> float: ...
-    def set(self, prop: int, value: float, /) -> bool: ...
-    def release(self) -> None: ...
+    def isOpened(self) -> bool:
+        """Return True if the source is open."""
+        ...
+
+    def read(self) -> tuple[bool, Any]:
+        """Return True and the next image, or False and None."""
+        ...
+
+    def get(self, prop: int, /) -> float:
+        """Return the value of a property."""
+        ...
+
+    def set(self, prop: int, value: float, /) -> bool:
+        """Set a property; return False if it is not supported."""
+        ...
+
+    def release(self) -> None:
+        """Close the source."""
+        ...
 
 
 def open_capture(name: str, api: int, parameters: Sequence[int]) -> Capture:
-    # At the top until 4.12, in a module of its own since.
+    """Open a cv2.VideoCapture with OpenCV's own log switched off."""
+    # At the top level until OpenCV 4.12, in cv2.utils.logging since.
     silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
     silence(0)
     return cv2.VideoCapture(name, api, parameters)
 
 
 class OpenCvBackend:
-    """One frame of the device, stream or file is one block."""
+    """Camera on cv2.VideoCapture: one frame of the device, stream or file is one block."""
 
     first_block_id: int | None = None
 
@@ -66,6 +80,10 @@ class OpenCvBackend:
         self._capture = self._opened()
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next frame; OpenCV's own timeout applies instead of `timeout_s`.
+
+        Raises CameraLost if a live source stops, EndOfStream after the last frame of a file.
+        """
         if self._capture is None:
             raise CameraLost(LossReason.NO_ANSWER, f"{self._label}: closed")
         there, image = self._capture.read()
@@ -77,9 +95,11 @@ class OpenCvBackend:
         return self._file_end()
 
     def counters(self) -> StreamCounters:
+        """Return empty counters: OpenCV does not report lost frames."""
         return StreamCounters()
 
     def close(self) -> None:
+        """Release the source. May be called twice."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
@@ -88,7 +108,7 @@ class OpenCvBackend:
 
     @property
     def _label(self) -> str:
-        """The field and its value, which must be fit to be shown."""
+        """Return the field and its value, without secrets."""
         match self._config:
             case V4l2Camera():
                 return f"camera.device: {self._config.device}"
@@ -169,7 +189,7 @@ class OpenCvBackend:
     def _open_or(
         self, refusal: CameraError, name: str, api: int, parameters: Sequence[int] = ()
     ) -> Capture:
-        """Raises `refusal` where it does not open."""
+        """Open a capture; raise `refusal` if it does not open."""
         capture = self._open(name, api, parameters)
         if not capture.isOpened():
             capture.release()
@@ -200,10 +220,13 @@ class OpenCvBackend:
         )
 
     def _file_end(self) -> Block:
-        """EndOfStream, the first frame once more, or what a damaged file leaves missing."""
+        """Return a fault block for missing frames or, with `loop`, the first frame again.
+
+        Raises EndOfStream otherwise.
+        """
         taken, self._taken = self._taken, 0
         missing = self._announced - taken
-        # Some containers only know the duration, so that a frame more or less is no damage.
+        # Some containers store only the duration, so a small difference is not damage.
         if taken and missing > max(2, self._announced // 50):
             self._announced = 0
             return Block(
@@ -232,7 +255,7 @@ class OpenCvBackend:
 
 
 def _set_up(capture: Capture, config: V4l2Camera) -> None:
-    """What is set must be what the device then says of itself."""
+    """Set the configured properties; raise CameraError if the device reports other values."""
     if config.fourcc is not None:
         code = cv2.VideoWriter.fourcc(*config.fourcc)
         _set(capture, cv2.CAP_PROP_FOURCC, code, "fourcc", config.fourcc)

@@ -1,4 +1,4 @@
-"""A line camera over the simulated strip."""
+"""Line camera backend for the simulated strip."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from edge_agent.simulation.rolled_steel import strip_of
 
 
 class SimulatedBackend:
-    """Endless. In real time a block is ready when its last line has passed under the camera.
+    """Endless simulated camera, whose encoder counts lines.
 
-    Its encoder counts lines.
+    In real time, a block is ready when its last line has passed under the camera.
     """
 
     first_block_id: int | None = 0
@@ -25,6 +25,7 @@ class SimulatedBackend:
         self._ready_s = time.monotonic()
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next block; None if it is not ready within `timeout_s`."""
         first = self._block_id * self._config.height_px
         if self._config.realtime:
             period_s = self._strip.line_period_s(first) / self._config.speed
@@ -52,7 +53,8 @@ class SimulatedBackend:
         return block
 
     def counters(self) -> StreamCounters:
+        """Return the counters: no block is ever lost."""
         return StreamCounters(lost_blocks=0)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: the simulation holds no resource."""

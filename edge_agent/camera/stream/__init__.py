@@ -1,1 +1,1 @@
-"""From a backend's blocks to accounted frames."""
+"""Processing of a backend's blocks to frames in which every line is accounted for."""

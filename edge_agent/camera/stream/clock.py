@@ -1,10 +1,4 @@
-"""A camera's clock to UTC.
-
-A clock set by PTP is believed as it is, or without the leap seconds where it counts TAI, if it is
-within a second of ours. A free clock is laid on ours by the blocks that came fastest: a block can
-arrive late, never early, so that the least difference seen within a minute is the offset, and a
-clock that drifts is followed.
-"""
+"""Conversion of a camera's clock to UTC."""
 
 from __future__ import annotations
 
@@ -17,13 +11,21 @@ _SLICE_NS, _SLICES = 10 * _SECOND_NS, 6
 
 
 class ClockMap:
-    """Of one session: a camera that was opened again may have begun at 0."""
+    """Mapping of the camera's clock to UTC for one session.
+
+    A clock set by PTP is used as it is, or minus the leap seconds if it counts TAI, provided that
+    it is within one second of the host's clock. A free clock is aligned by the fastest blocks: a
+    block can arrive late but never early, so the smallest difference within the last minute is the
+    offset. The sliding window follows a clock that drifts.
+
+    A reopened camera needs a new instance, because its clock may restart at 0.
+    """
 
     def __init__(self) -> None:
-        self._slices: deque[tuple[int, int]] = deque(maxlen=_SLICES)  # (begun at, least difference)
+        self._slices: deque[tuple[int, int]] = deque(maxlen=_SLICES)  # (start, least difference)
 
     def utc_ns(self, camera_ns: int | None, clock: Literal["free", "ptp"], host_utc_ns: int) -> int:
-        """Of a block with this timestamp that arrived at `host_utc_ns`."""
+        """Return the UTC time of a block with timestamp `camera_ns` received at `host_utc_ns`."""
         if camera_ns is None:
             return host_utc_ns
         behind = host_utc_ns - camera_ns

@@ -1,14 +1,6 @@
-"""Blocks of any height re-cut to frames of one height.
+"""Frame cutter: re-cuts blocks of any height to frames of one height.
 
-Pure. Each line is new in exactly one frame, or lies in one gap. A line is copied at most once into
-each frame that shows it, and not at all where a frame lies within one block. A run is a stretch of
-lines without a hole. Frames of a run begin at its first line; each but the first begins with the
-last `overlap_lines` of the one before, so that a defect on the seam is seen whole. The last frame
-of a run reaches back into the one before, so that it is as high as the others and what is new is
-seen; a run that is shorter than a frame is a gap, since a network that was trained on whole frames
-would be shown something else.
-
-Frames that were given out must not be written to: the next one may begin with their lines.
+Pure. Returned frames must not be modified: the next frame may begin with their lines.
 """
 
 from __future__ import annotations
@@ -22,15 +14,25 @@ from edge_agent.camera.stream.ledger import MissingLines
 from edge_agent.frame import Block, Frame, Gap, GapReason, Image, LineSpan
 
 _MERGE_NS = 1_000_000_000
-"""So much of one trouble is one gap: a lens cap must not become a thousand messages a second."""
+"""Time in which equal gaps merge: a lens cap must not cause a thousand messages per second."""
 _EACH_BY_ITSELF = frozenset({GapReason.BAD_FRAME})
 
 
 class FrameCutter:
-    """`frame_lines` None: each block is a frame."""
+    """Cutter of placed blocks to frames. With `frame_lines` None, each block is a frame.
+
+    Each line is new in exactly one frame, or lies in one gap. A line is copied at most once into
+    each frame that contains it, and not at all if a frame lies within one block.
+
+    A run is a sequence of lines without a hole. Its frames begin at its first line. Each but the
+    first begins with the last `overlap_lines` lines of the previous frame, so that a defect on the
+    boundary is visible as a whole. The last frame of a run extends back into the previous frame, so
+    that it has full height and its new lines are inspected. A run shorter than a frame is a gap,
+    because a network trained on whole frames cannot judge it.
+    """
 
     def __init__(self, frame_lines: int | None = None, overlap_lines: int = 0) -> None:
-        """ValueError where the overlap is not less than the frame."""
+        """Raise ValueError if the overlap is not less than the frame."""
         if frame_lines is not None and overlap_lines >= frame_lines:
             raise ValueError(f"{overlap_lines} is not less than the frame's {frame_lines} lines")
         self._height, self._overlap = frame_lines, overlap_lines
@@ -41,14 +43,14 @@ class FrameCutter:
 
     def _begin_run(self, line: int) -> None:
         self._run = line
-        self._first = line  # of the frame that is being filled
-        self._end = line  # of the lines that came
+        self._first = line  # first line of the frame in progress
+        self._end = line  # line after the last line taken
         self._frame: Image | None = None
-        self._before: Image | None = None  # the frame before, in this run
-        self._blocks: deque[Block] = deque()  # that the two frames came from, without data
+        self._before: Image | None = None  # the previous frame of this run
+        self._blocks: deque[Block] = deque()  # source blocks of these two frames, without data
 
     def take(self, block: Block, image: Image) -> list[Frame | Gap]:
-        """Cut the lines of a block that has its place on the strip; `image` shows them."""
+        """Cut the lines of a placed block; `image` is its decoded image."""
         made = self._gap()
         if self._height is None:
             return [*made, Frame(image, self._next_id(), block.span, block.source)]
@@ -58,23 +60,23 @@ class FrameCutter:
         return [*made, *self._cut(block, image, self._height)]
 
     def skip(self, hole: MissingLines) -> list[Frame | Gap]:
-        """End the run at lines that nobody can look at."""
+        """End the run at missing lines; return the finished frames and gaps."""
         return [*self._end_run(), *self._add_hole(hole)]
 
     def settle(self, monotonic_ns: int) -> list[Frame | Gap]:
-        """A gap that was held back to see whether it goes on, if it has been for long."""
+        """Return the gap that is held back for merging, if it is older than the merge time."""
         hole = self._hole
         late = hole is not None and monotonic_ns - hole.span.captured_monotonic_ns >= _MERGE_NS
         return self._gap() if late else []
 
     def flush(self) -> list[Frame | Gap]:
-        """All that is left, at the end."""
+        """Return all remaining frames and gaps at the end of the stream."""
         return [*self._end_run(), *self._gap()]
 
     # Frames.
 
     def _fits(self, image: Image) -> bool:
-        """Frames hold one width and one kind of pixel."""
+        """Return True if the image has the width and channels of the run's frames."""
         known = self._frame if self._frame is not None else self._before
         return known is None or known.shape[1:] == image.shape[1:]
 
@@ -99,7 +101,7 @@ class FrameCutter:
         return made
 
     def _opened(self, image: Image, height: int) -> Image:
-        """The frame that is being filled, with the lines that it shares with the one before."""
+        """Return the frame in progress; a new one begins with the overlap lines."""
         if self._frame is None:
             self._frame = np.empty((height, *image.shape[1:]), np.uint8)
             if self._before is not None and self._overlap:
@@ -117,7 +119,7 @@ class FrameCutter:
         )
         self._before, self._frame = image, None
         self._first = end - self._overlap
-        # The next frame may reach back to this one's first line, not further.
+        # The next frame can extend back to this frame's first line, not further.
         while self._blocks[0].span.end_line <= first:
             self._blocks.popleft()
         return frame
@@ -126,7 +128,7 @@ class FrameCutter:
         return next(b for b in self._blocks if b.span.first_line <= line < b.span.end_line)
 
     def _span(self, first: int, end: int) -> LineSpan:
-        """Of lines that may begin in one block and end in another."""
+        """Return the span of lines that may begin in one block and end in another."""
         begin, last = self._block_of(first).span, self._block_of(end - 1).span
         return LineSpan(
             first_line=first,
@@ -163,7 +165,7 @@ class FrameCutter:
     # Gaps.
 
     def _add_hole(self, hole: MissingLines) -> list[Frame | Gap]:
-        """Held back, since the next may be more of the same."""
+        """Hold a gap back, because the next one may continue it; return the gap before it."""
         old = self._hole
         if (
             old is not None

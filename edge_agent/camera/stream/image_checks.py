@@ -1,7 +1,6 @@
-"""Whether an image can be of a strip at all: not frozen, not black, not white.
+"""Plausibility checks of images: not frozen, not black, not white.
 
-A sensor has noise, so that two images are never the same to the last bit, not even of a strip that
-stands still. Such an image would pass as defect-free steel, so it is no evidence of any.
+An image that fails them would pass as defect-free steel, so its lines become a gap.
 """
 
 from __future__ import annotations
@@ -12,24 +11,30 @@ import numpy as np
 from edge_agent.frame import GapReason, Image
 
 BLACK_LEVEL = 4
-"""Grey levels at or below are black."""
+"""Grey levels up to this one count as black."""
 WHITE_LEVEL = 254
 _SHARE = 0.99
-"""Of the pixels; the rest are hot or dead ones, or a reflection."""
+"""Share of the pixels; the rest are hot or dead pixels, or a reflection."""
 _MIN_BYTES = 256
-"""An image smaller than this may repeat by chance."""
+"""Smaller images can repeat by chance, so they are not checked for freezing."""
 
 
 class ImageChecks:
+    """Checker of consecutive images of one stream.
+
+    Sensor noise makes two images differ even when the strip is at standstill; identical images
+    therefore mean a frozen stream.
+    """
+
     def __init__(self) -> None:
         self._before: Image | None = None
 
     def forget(self) -> None:
-        """What comes next is not compared with what was."""
+        """Do not compare the next image with the previous one."""
         self._before = None
 
     def fault(self, image: Image) -> tuple[GapReason, str] | None:
-        """Why it cannot be inspected, and in one line what was seen."""
+        """Return the gap reason and a one-line detail if the image is implausible, else None."""
         before, self._before = self._before, image
         counts = cv2.calcHist([image], [0], None, [256], [0, 256])[:, 0]
         if image.ndim == 3:

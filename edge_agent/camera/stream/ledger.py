@@ -1,14 +1,6 @@
-"""Which lines of the strip a block holds, and which never came.
+"""Ledger: assigns strip lines to blocks and finds missing lines.
 
-Pure: blocks and outages in, lines and holes out, no clock and no image. The rules:
-
-1. Lines are numbered from 0 over the whole run. Each is in one placed block or in one hole.
-2. Ids that are left out are a hole of as many blocks as high as the last one.
-3. An id that was there before is the same block again, or one that is late and already declared: it
-   is dropped and counted, its lines are not counted twice.
-4. An id that falls back while the camera's own time goes on, or jumps further than any loss, means
-   that the camera began anew: a hole of as many lines as the encoder says, or of unknown length.
-5. Blocks without ids are taken as consecutive, but for what the stream's counter says is lost.
+Pure: blocks and outages in, lines and holes out; no clock, no images.
 """
 
 from __future__ import annotations
@@ -20,17 +12,17 @@ from edge_agent.camera.stream.reconnect import Outage
 from edge_agent.frame import Block, GapReason, LineSpan
 
 _FARTHEST = 65_536
-"""Ids. A jump further than this is another count, not a loss."""
+"""Ids. A jump further than this is a restarted count, not a loss."""
 _NEAR = 64
-"""Ids. Without a timestamp a block this far behind is late, one further behind a new count."""
+"""Ids. Without a timestamp, a block up to this far behind is late; further behind, a restart."""
 _ENCODER_WRAP = 1 << 32
 _MISFIT_SHARE, _MISFIT_COUNTS = 0.02, 2.0
-"""The encoder may differ from its configured counts per line by the larger of these."""
+"""The encoder may deviate from the configured counts per line by the larger of these two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingLines:
-    """Lines that nobody can look at. Its frame number is given when frames are cut."""
+    """Lines that cannot be inspected. The frame cutter assigns the frame number."""
 
     reason: GapReason
     detail: str
@@ -40,16 +32,30 @@ class MissingLines:
 
 @dataclass(slots=True)
 class BlockCounts:
-    """Since the run began."""
+    """Block counts since the run began."""
 
     taken: int = 0
-    """Blocks that came, the useless ones included, repeated and late ones not."""
+    """Arrived blocks, unusable ones included, duplicate and late ones excluded."""
     missing: int = 0
     repeated: int = 0
     late: int = 0
 
 
 class BlockLedger:
+    """Ledger of the blocks and lines of a run.
+
+    Rules:
+
+    1. Lines are numbered from 0 over the whole run. Each is in one placed block or in one hole.
+    2. Skipped ids are a hole of as many blocks, each as high as the last block.
+    3. An id seen before is a duplicate block, or a late one that is already declared missing: it is
+       dropped and counted, and its lines are not counted twice.
+    4. An id that falls back while the camera's own time advances, or that jumps further than any
+       loss, means a restarted camera: a hole of as many lines as the encoder shows, or of unknown
+       length.
+    5. Blocks without ids are consecutive, except for the losses that the stream's counter reports.
+    """
+
     def __init__(
         self, *, first_block_id: int | None = None, counts_per_line: float | None = None
     ) -> None:
@@ -58,17 +64,17 @@ class BlockLedger:
         self.counts = BlockCounts()
         self._line = 0
         self._height: int | None = None
-        self._encoder: int | None = None  # of the last block's first line
+        self._encoder: int | None = None  # at the last block's first line
         self._encoder_lines = 0
         self._encoder_end: int | None = None
         self._begin(first_block_id)
 
     def _begin(self, next_id: int | None) -> None:
-        """A new count of the camera's."""
+        """Start a new block id count, after the camera restarted its own."""
         self._next_id = next_id
         self._camera_ns: int | None = None
-        self._missing: set[int] = set()  # ids declared, that may still come late
-        self._lost_blocks = 0  # by the stream's counter, or by ids
+        self._missing: set[int] = set()  # declared missing, but may still arrive late
+        self._lost_blocks = 0  # counted by the stream's counter or by ids
         self._adjacent = False
 
     def take(
@@ -76,8 +82,9 @@ class BlockLedger:
     ) -> tuple[list[MissingLines], Block | None, str]:
         """Number the lines of a block.
 
-        Returns the holes before it; the block in its place on the strip, or None if it is to be
-        dropped; and in one line how its encoder count does not fit the lines before it, or "".
+        Returns:
+            The holes before the block; the block at its position on the strip, or None if it must
+            be dropped; a one-line mismatch of its encoder count with the lines before it, or "".
         """
         holes: list[MissingLines] = []
         ahead = 0
@@ -107,7 +114,7 @@ class BlockLedger:
     def resume(
         self, outage: Outage, first_block_id: int | None, block: Block | None
     ) -> MissingLines:
-        """The hole of an outage that is over, before the first block after it, or at the end."""
+        """Return the hole of an outage, before the first block after it or at the run's end."""
         before = self._next_id
         detail = f"{outage.reason}: {outage.detail}"
         if block:
@@ -121,7 +128,7 @@ class BlockLedger:
         return hole
 
     def tail(self, counters: StreamCounters, utc_ns: int, monotonic_ns: int) -> MissingLines | None:
-        """What the stream lost after the last block that came."""
+        """Return the hole of the blocks that the stream lost after the last one, or None."""
         lost = (counters.lost_blocks or 0) - self._lost_blocks
         if lost <= 0:
             return None
@@ -158,7 +165,7 @@ class BlockLedger:
             of = f"block {last}" if count == 1 else f"blocks {self._next_id} to {last}"
             detail = f"{of} never came"
             self._missing.update(range(self._next_id, block.block_id))
-            if len(self._missing) > _FARTHEST:  # a late block is at most some seconds late
+            if len(self._missing) > _FARTHEST:  # limits memory; late blocks are seconds late only
                 self._missing = set(range(self._next_id, block.block_id))
         hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
@@ -179,12 +186,15 @@ class BlockLedger:
         return hole
 
     def _unknown(self, detail: str, block: Block | None, at: tuple[int, int]) -> MissingLines:
-        """A hole whose blocks nobody counted; the encoder may know its lines. `at`: UTC, host."""
+        """Return a hole of an unknown number of blocks; the encoder may give its lines.
+
+        `at` is the start as UTC and host monotonic time, in ns.
+        """
         lines = None
         end = block.span.encoder_count if block else None
         if self._configured and end is not None and self._encoder_end is not None:
             advance = _advance(self._encoder_end, end)
-            # One that was reset, or that the strip turned back, says nothing.
+            # A negative advance (encoder reset, or strip reversed) gives no length.
             lines = round(advance / self._configured) if advance >= 0 else None
         hole = MissingLines(
             reason=GapReason.CAMERA_LOSS,
@@ -212,7 +222,7 @@ class BlockLedger:
         per_line = self._configured or self._observed
         encoder = block.span.encoder_count
         if encoder is None or per_line is None:
-            # Where lines are not tied to the encoder, their end is not known.
+            # Without a fixed ratio of lines to encoder counts the block's end is unknown.
             self._encoder_end = None
         else:
             self._encoder_end = encoder + round(lines * per_line)
@@ -222,7 +232,11 @@ class BlockLedger:
         return replace(block, span=span)
 
     def _misfit(self, block: Block) -> str:
-        """From the block before, if this one is the next: they tell how far a line is."""
+        """Compare the encoder's advance since the previous block with that block's lines.
+
+        Returns the mismatch in one line, or "" if it fits or the blocks are not consecutive.
+        Without configured counts per line it stores the observed value.
+        """
         encoder = block.span.encoder_count
         if self._encoder is None or encoder is None:
             return ""
@@ -242,7 +256,7 @@ class BlockLedger:
 
 
 def _advance(before: int, after: int) -> int:
-    """Of an encoder count that may have wrapped round at 32 bits."""
+    """Return the advance of an encoder count that may wrap at 32 bits."""
     advance = after - before
     return advance + _ENCODER_WRAP if advance < -(_ENCODER_WRAP // 2) else advance
 

@@ -1,9 +1,6 @@
-"""A camera's pixel format to what the bundle sees: uint8, grey or RGB, by one rule.
+"""Conversion of camera pixel formats to uint8 grey or RGB.
 
-The rule: of more than 8 bits the upper 8 are kept (a shift, no rounding, no stretching), which is
-what a camera does that is set to Mono8; so the two give the same image. Colour from Bayer is
-OpenCV's bilinear; grey from colour is ITU-R BT.601. Names are those of the GenICam PFNC, with the
-packed formats of GigE Vision 1.
+Format names are those of the GenICam PFNC, plus the packed formats of GigE Vision 1.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ def _as_is(data: Bytes) -> Bytes:
 
 
 def _upper(bits: int) -> Callable[[Bytes], Bytes]:
-    """Of `bits` in the low end of 16, little endian, the upper 8."""
+    """Return a function that keeps the upper 8 of `bits` bits, stored low in 16 bits, LE."""
 
     def unpack(data: Bytes) -> Bytes:
         return (data.view("<u2") >> (bits - 8)).astype(np.uint8)
@@ -35,17 +32,17 @@ def _upper(bits: int) -> Callable[[Bytes], Bytes]:
 
 
 def _lsb10(data: Bytes) -> Bytes:
-    """Four pixels in five bytes, the low bits first: pixel k has bits 10 k to 10 k + 9."""
+    """Unpack four pixels from five bytes, low bits first: pixel k has bits 10 k to 10 k + 9."""
     group = data.reshape(-1, 5)
     out = np.empty((len(group), 4), np.uint8)
     for k in range(4):
-        low = 2 * k + 2  # of the pixel's upper 8 bits, so many lie in the next byte's high end
+        low = 2 * k + 2  # number of the pixel's upper 8 bits that lie in the next byte
         out[:, k] = (group[:, k] >> low if low < 8 else 0) | (group[:, k + 1] << (8 - low))
     return out.reshape(-1)
 
 
 def _lsb12(data: Bytes) -> Bytes:
-    """Two pixels in three bytes, the low bits first."""
+    """Unpack two pixels from three bytes, low bits first."""
     group = data.reshape(-1, 3)
     out = np.empty((len(group), 2), np.uint8)
     out[:, 0] = (group[:, 0] >> 4) | (group[:, 1] << 4)
@@ -54,23 +51,26 @@ def _lsb12(data: Bytes) -> Bytes:
 
 
 def _gev_packed(data: Bytes) -> Bytes:
-    """GigE Vision's own: the upper 8 bits of two pixels around one byte of low bits."""
+    """Unpack GigE Vision 1: the upper 8 bits of two pixels around one byte of low bits."""
     return np.ascontiguousarray(data.reshape(-1, 3)[:, ::2]).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """`unpack` gives a byte a sample. `group`: so many pixels are packed into `bytes`."""
+    """Layout of a pixel format: `group` pixels are packed into `bytes` bytes.
+
+    `unpack` converts the payload to one byte per sample.
+    """
 
     unpack: Callable[[Bytes], Bytes]
     group: int = 1
     bytes: int = 1
     channels: int = 1
     to_rgb: int | None = None
-    """OpenCV's code, where the samples are colour and not yet RGB."""
+    """OpenCV's conversion code if the samples are colour but not RGB."""
 
 
-# OpenCV names a pattern by its second row, the PFNC by its first.
+# OpenCV's plain names (BayerBG) use the second row of a pattern, the PFNC its first row.
 _BAYER = {
     "RG": cv2.COLOR_BayerRGGB2RGB,
     "BG": cv2.COLOR_BayerBGGR2RGB,
@@ -105,24 +105,39 @@ PIXEL_FORMATS = tuple(sorted(_FORMATS))
 
 
 def known(pixel_format: str) -> bool:
+    """Return True if the format can be decoded."""
     return pixel_format in _FORMATS
 
 
 def payload_bytes(pixel_format: str, lines: int, width_px: int) -> int:
-    """Of a whole block. ValueError for an unknown format."""
+    """Return the size of a whole block in bytes; raises ValueError for an unknown format."""
     form = _format(pixel_format)
     groups, rest = divmod(lines * width_px, form.group)
-    # What is left of a group takes as many bytes as its bits need.
+    # An incomplete group takes as many whole bytes as its bits need.
     return groups * form.bytes + -(-rest * form.bytes // form.group)
 
 
 def decode(
     data: NDArray[Any], pixel_format: str, lines: int, width_px: int, *, colour: bool
 ) -> Image:
-    """uint8 (lines, width_px), or RGB (lines, width_px, 3) of a colour camera with `colour`.
+    """Decode a payload to uint8 (lines, width_px), or (lines, width_px, 3) as RGB.
 
-    Mono8 and RGB8 are a view of `data`, not a copy. ValueError for an unknown format or a payload
-    of another size. A Bayer pattern is taken to begin anew with each block.
+    Formats of more than 8 bits keep the upper 8 bits (shift, no rounding, no stretching). A camera
+    set to Mono8 does the same, so both give the same image. Bayer to colour is OpenCV's bilinear
+    interpolation; colour to grey is ITU-R BT.601. The Bayer pattern restarts with each block.
+
+    Args:
+        data: Payload of a block, any dtype and shape.
+        pixel_format: PFNC name.
+        lines: Number of lines.
+        width_px: Pixels per line.
+        colour: Return a colour camera's image as RGB, else as grey.
+
+    Returns:
+        The image; for Mono8 and RGB8 a view of `data`, not a copy.
+
+    Raises:
+        ValueError: The format is unknown or the payload has another size.
     """
     form = _format(pixel_format)
     raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)

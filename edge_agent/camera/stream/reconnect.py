@@ -1,7 +1,6 @@
-"""A camera that goes away and comes back, as one that was silent for a while.
+"""Reconnection of a lost camera.
 
-It is closed, and opened anew with growing pauses until that succeeds; opening sets its features.
-Whoever grabs waits no longer than he said, and is told of the outage when it is over.
+A lost camera is closed and reopened with growing pauses; opening it sets its features again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The camera was away. What comes after it counts anew. `tries`: openings that failed."""
+    """Loss of the camera, now over or still in progress; block ids restart after it.
+
+    `tries` is the number of failed attempts to reopen the camera.
+    """
 
     reason: str
     detail: str
@@ -33,6 +35,11 @@ class Outage:
 
 
 class ReconnectingBackend:
+    """Backend that reopens a lost camera and reports each outage once, after its end.
+
+    `grab` never waits longer than its timeout, also while the camera is lost.
+    """
+
     def __init__(
         self,
         open_backend: Callable[[], Backend],
@@ -41,8 +48,10 @@ class ReconnectingBackend:
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Raises CameraError when the camera cannot be opened; with `wait` only for what a person
-        has to mend."""
+        """Open the camera.
+
+        Raises CameraError if it cannot be opened; with `wait`, only for errors that need a person.
+        """
         self._open, self._now_s, self._sleep = open_backend, now_s, sleep
         self._backend: Backend | None = None
         self._outage: Outage | None = None
@@ -60,15 +69,20 @@ class ReconnectingBackend:
 
     @property
     def lost(self) -> bool:
+        """Return True while the camera is lost."""
         return self._backend is None
 
     @property
     def outage(self) -> Outage | None:
-        """The one that `grab` has not told of yet: it goes on, or the camera is just back."""
+        """Return the outage that `grab` has not returned yet: in progress or just over."""
         return self._outage
 
     def grab(self, timeout_s: float) -> Block | Outage | None:
-        """As Backend.grab, but without a loss: an Outage comes first when the camera is back."""
+        """Return the next block as `Backend.grab`; an `Outage` comes first after a reconnection.
+
+        Never raises for a loss: returns None while the camera is lost. Raises EndOfStream after the
+        last block.
+        """
         if self._backend is None:
             self._come_back(timeout_s)
             return None
@@ -83,26 +97,27 @@ class ReconnectingBackend:
         except CameraLost as lost:
             self._lose(lost.reason.value, str(lost))
             return None
-        except Exception as error:  # whatever a camera's library raises, the line goes on
+        except Exception as error:  # a camera library may raise any type; the agent must continue
             if not isinstance(error, EdgeError):
                 _log.exception("camera")
             self._lose(LossReason.NO_ANSWER.value, _one_line(error))
             return None
         if block is not None:
-            self._pause_s = _FIRST_PAUSE_S  # not before: one that opens may still be of no use
+            self._pause_s = _FIRST_PAUSE_S  # only now: a camera that opens may still give no blocks
         return block
 
     @property
     def counters(self) -> StreamCounters:
-        """Of the backend that is open, as of the last grab."""
+        """Return the counters of the open backend as of the last `grab`."""
         return self._counted
 
     @property
     def stream(self) -> StreamCounters:
-        """Over all that were open; may be read from any thread."""
+        """Return the sum over all backends of the run; may be called from any thread."""
         return _sum(self._closed, self._counted)
 
     def close(self) -> None:
+        """Close the backend. May be called twice."""
         backend, self._backend = self._backend, None
         if backend:
             self._closed = _sum(self._closed, self._counted)
@@ -143,7 +158,7 @@ class ReconnectingBackend:
             old = self._outage
             began = (old.began_utc_ns, old.began_monotonic_ns)
             self._outage = Outage(reason, detail, *began, old.tries + 1)
-        # Jitter, so that two hosts who want one camera do not meet for ever.
+        # Jitter: two hosts that compete for one camera must not retry in step forever.
         wait_s = self._pause_s * random.uniform(0.7, 1.3)  # noqa: S311  not a secret
         self._retry_at_s = self._now_s() + wait_s
         self._pause_s = min(self._pause_s * 2, _MAX_PAUSE_S)

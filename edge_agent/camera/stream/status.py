@@ -1,10 +1,4 @@
-"""How the camera is, from what comes of it: streaming, impaired or lost.
-
-Impaired is a camera of which at least a tenth of the blocks of the last second (or of the last ten,
-if it is slow), and at least two, were of no use or did not fit the encoder; it counts as streaming
-again when that has not been so for five seconds. So one lost packet changes nothing, and a
-saturated network does not flicker.
-"""
+"""Status of the camera stream: streaming, impaired or lost."""
 
 from __future__ import annotations
 
@@ -19,7 +13,13 @@ LINE_RATE = "line_rate"
 
 
 class StreamStatus:
-    """Pure: times are passed in."""
+    """State machine of the stream status. Pure: times are arguments.
+
+    The stream becomes impaired if at least a tenth of the blocks of the last second (of the last
+    ten blocks at a low rate), and at least two, were unusable or disagreed with the encoder. It
+    becomes streaming again after five seconds without that condition. One lost packet therefore
+    changes nothing, and the status does not toggle on a saturated network.
+    """
 
     def __init__(self, utc_ns: int) -> None:
         self._window: deque[tuple[int, str, int]] = deque()
@@ -28,7 +28,7 @@ class StreamStatus:
         self.status = CameraStatus("streaming", "", "", utc_ns)
 
     def blocks(self, reason: str, detail: str, count: int, at_ns: int, utc_ns: int) -> None:
-        """`count` blocks of one fate; `reason` is empty for good ones."""
+        """Count `count` blocks with the same result; `reason` is empty for good blocks."""
         self._window.append((at_ns, reason, count))
         self._blocks[reason] += count
         while len(self._window) > _KEPT and self._window[0][0] < at_ns - _WINDOW_NS:
@@ -39,7 +39,7 @@ class StreamStatus:
         if reason and bad >= max(_LEAST, _SHARE * total):
             self._worst_ns = at_ns
             if self.status.state != "impaired" or self.status.reason != reason:
-                # Of several troubles the first one's name stays while it is there.
+                # With several causes the first one stays the reason while it persists.
                 if self.status.state == "impaired" and self._blocks[self.status.reason] > 0:
                     return
                 self.status = CameraStatus("impaired", reason, detail, utc_ns)
@@ -47,11 +47,12 @@ class StreamStatus:
             self.status = CameraStatus("streaming", "", "", utc_ns)
 
     def lost(self, reason: str, detail: str, utc_ns: int) -> None:
+        """Set the state to lost."""
         if (self.status.state, self.status.reason) != ("lost", reason):
             self.status = CameraStatus("lost", reason, detail, utc_ns)
 
     def back(self, utc_ns: int) -> None:
-        """It is open again."""
+        """Set the state to streaming after the camera has been reopened."""
         self._window.clear()
         self._blocks.clear()
         self.status = CameraStatus("streaming", "", "", utc_ns)

@@ -1,4 +1,4 @@
-"""Run a network: one protocol, one file a runtime, and the choice between artifacts."""
+"""Network execution: one protocol, one module per runtime, and the choice of artifact."""
 
 from edge_agent.inspection.runtime.base import Runtime
 from edge_agent.inspection.runtime.choice import ChosenArtifact, RefusedArtifact, choose

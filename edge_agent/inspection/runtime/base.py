@@ -1,4 +1,4 @@
-"""What the stages need of an inference library."""
+"""Interface between the inspection stages and an inference library."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from edge_agent.bundle.manifest import Input
 
 CPU = "CPUExecutionProvider"
-"""onnxruntime's name of the execution provider that is always there."""
+"""Name of onnxruntime's execution provider that is always available."""
 
 
 OPENVINO = "openvino"
-"""In the place of a provider's name: OpenVINO itself, without onnxruntime."""
+"""Used in place of a provider name: OpenVINO itself, without onnxruntime."""
 
 
 class Runtime(Protocol):
-    """One loaded network. Not thread-safe: one thread runs it."""
+    """Loaded network. Not thread-safe: only one thread may run it."""
 
     name: str
     """Library and version, for reports."""
 
     def run(self, batch: Input) -> NDArray[np.float32]:
-        """(1, h, w, c) in, the network's one output out as float32."""
+        """Run one input (1, height, width, channels); return the network's output as float32."""
         ...

@@ -1,4 +1,4 @@
-"""Of a stage's artifacts, the fastest that gives the golden outputs on this machine."""
+"""Choice of a stage's fastest artifact that reproduces the golden outputs on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMED_RUNS = 7
 
 @dataclass(frozen=True, slots=True)
 class RefusedArtifact:
-    """An artifact that will not run here, and why."""
+    """Artifact that cannot run here, with the reason."""
 
     label: str
     reason: str
@@ -29,9 +29,10 @@ class RefusedArtifact:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenArtifact:
-    """The artifact that was chosen, loaded and warm, and what was refused.
+    """Chosen artifact, loaded and warmed up, and the refused ones.
 
-    `run_ms`: its median time for a golden frame, with all tiles of it. `provider` as in Candidate.
+    `run_ms` is its median time in ms for a golden frame, all tiles included. `provider` is as in
+    `ArtifactCandidate`.
     """
 
     artifact: Artifact
@@ -49,10 +50,17 @@ def choose(
     threads: int,
     providers: Sequence[str] = (CPU,),
 ) -> ChosenArtifact:
-    """Load, invoke, compare and time every artifact of `stage`; BundleError when none is left.
+    """Load, run, compare and time every artifact of `stage`; return the fastest valid one.
 
-    `precision` is "auto", a precision ("int8") or a label ("onnx-int8"). ONNX artifacts are tried
-    on each of `providers`.
+    Args:
+        bundle: Bundle with the golden frames and outputs.
+        stage: Stage to choose an artifact for.
+        precision: "auto", a precision ("int8") or an artifact label ("onnx-int8").
+        threads: Number of inference threads.
+        providers: onnxruntime providers to try for each ONNX artifact.
+
+    Raises:
+        BundleError: No artifact of the stage can be used here.
     """
 
     def judged(one: ArtifactCandidate) -> SelfTestResult:
@@ -63,7 +71,7 @@ def choose(
     all_judged = [judged(one) for one in candidates(stage, providers)]
     refused = tuple(RefusedArtifact(j.candidate.label, j.refusal) for j in all_judged if j.refusal)
     best = fastest(all_judged)
-    if best is None or best.runtime is None:  # the second cannot be: what is fit is loaded
+    if best is None or best.runtime is None:  # for the type checker: a valid result has a runtime
         why = "; ".join(f"{r.label}: {r.reason}" for r in refused)
         raise BundleError(f"{bundle.folder}: no artifact can be used here ({why})")
     one = best.candidate

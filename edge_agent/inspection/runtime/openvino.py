@@ -1,6 +1,6 @@
-"""ONNX artifacts through OpenVINO on the CPU: on x86 often the fastest, where it is installed.
+"""Runtime for ONNX artifacts: OpenVINO on the CPU, often the fastest on x86, if installed.
 
-Nothing is sent: to import openvino alone would tell Google Analytics of it.
+A plain import of openvino sends telemetry to Google Analytics; this module disables it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from edge_agent.bundle.manifest import Input
 
-# Without this module openvino takes the silent stub that it has for that case.
+# Without the module openvino_telemetry, openvino uses its own stub, which sends nothing.
 cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
 
-import openvino  # noqa: E402 - after the line above, or it is too late
+import openvino  # noqa: E402 - must follow the line above, which disables telemetry
 
 
 class OpenvinoRuntime:
+    """Runtime of an ONNX artifact in OpenVINO."""
+
     def __init__(self, path: Path, input_name: str, output_name: str, threads: int) -> None:
         core = openvino.Core()
         model = core.read_model(path)
@@ -31,9 +33,9 @@ class OpenvinoRuntime:
                 "PERFORMANCE_HINT": "LATENCY",
                 "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": threads,
-                # Else it takes bfloat16 where the CPU has it, and that is another network.
+                # By default OpenVINO uses bfloat16 if the CPU has it: the outputs would differ.
                 "INFERENCE_PRECISION_HINT": "f32",
-                # The cores are shared with the camera and the publisher.
+                # The camera and the sender share the cores.
                 "ENABLE_CPU_PINNING": False,
             },
         )
@@ -43,6 +45,7 @@ class OpenvinoRuntime:
         self.name = f"openvino {openvino.__version__.partition('-')[0]}"
 
     def run(self, batch: Input) -> NDArray[np.float32]:
+        """Run one input (1, height, width, channels); return the output as float32."""
         self._request.infer({self._input: batch})
-        # Its own buffer: the next run would overwrite it.
+        # Copy: the next run overwrites the request's buffer.
         return np.array(self._request.get_tensor(self._output).data, dtype=np.float32)

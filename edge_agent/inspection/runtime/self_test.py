@@ -1,7 +1,6 @@
-"""One artifact on this machine: loaded, invoked, compared with its golden outputs and timed.
+"""Self-test of one artifact on this machine: load, run, compare with golden outputs, time.
 
-The agent's choice and `edge-agent bundle verify` both rest on `judge`: what the one calls fit,
-the other runs.
+The agent's choice and `edge-agent bundle verify` both use `judge`, so their results agree.
 """
 
 from __future__ import annotations
@@ -24,26 +23,28 @@ from edge_agent.inspection.runtime.base import CPU, OPENVINO, Runtime
 
 @dataclass(frozen=True, slots=True)
 class ArtifactCandidate:
-    """An artifact and where it is to run. `provider` is onnxruntime's name, or OPENVINO; "" for
-    TFLite."""
+    """Artifact and the provider it runs on.
+
+    `provider` is onnxruntime's name, or OPENVINO; "" for TFLite.
+    """
 
     artifact: Artifact
     provider: str = ""
 
     @property
     def label(self) -> str:
-        """The artifact's, with the provider where it is not the CPU."""
+        """Return the artifact's label, followed by the provider unless that is the CPU."""
         on = "" if self.provider in ("", CPU) else f" {self.provider}"
         return self.artifact.label + on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelfTestResult:
-    """What became of a candidate.
+    """Result of a candidate's self-test.
 
-    `refusal`: why it cannot be used here, or ""; then `runtime` is loaded and warm, and
-    `times_ms` holds what each timed run took for a golden frame, with all tiles of it.
-    `runtime_name` is "" and `difference` None when it did not come that far.
+    `refusal` is the reason why it cannot be used here. If it is "", `runtime` is loaded and warm,
+    and `times_ms` holds the time of each timed run for a golden frame, all tiles included.
+    `runtime_name` is "" and `difference` None if the test failed before it reached them.
     """
 
     candidate: ArtifactCandidate
@@ -55,12 +56,12 @@ class SelfTestResult:
 
     @property
     def p50_ms(self) -> float:
-        """nan for a refused one."""
+        """Return the median time in ms; nan for a refused candidate."""
         return median(self.times_ms) if self.times_ms else float("nan")
 
 
 def candidates(stage: Stage, providers: Sequence[str]) -> tuple[ArtifactCandidate, ...]:
-    """Every ONNX artifact on each of `providers`, every TFLite artifact once."""
+    """Return every ONNX artifact once per provider and every TFLite artifact once."""
     return tuple(
         ArtifactCandidate(artifact, provider)
         for artifact in stage.artifacts
@@ -71,7 +72,10 @@ def candidates(stage: Stage, providers: Sequence[str]) -> tuple[ArtifactCandidat
 def judge(
     bundle: Bundle, stage: Stage, candidate: ArtifactCandidate, *, threads: int, runs: int
 ) -> SelfTestResult:
-    """Try a candidate of `stage`; `runs` is how often it is timed when it is right."""
+    """Test a candidate of `stage`; time it `runs` times if its outputs are correct.
+
+    Raises nothing: an exception of the inference library becomes the result's `refusal`.
+    """
     artifact = candidate.artifact
     if not runs_here(artifact):
         return SelfTestResult(candidate, refusal=f"made for {artifact.cpu_architecture}")
@@ -83,27 +87,29 @@ def judge(
         if refusal := excess(difference, artifact.golden_tolerance):
             return SelfTestResult(candidate, None, name, difference, refusal=refusal)
         times_ms = _times_ms(bundle, stage, runtime, runs)
-    except Exception as error:  # a native library may raise anything; the reason is kept
+    except Exception as error:  # a native library may raise any type; the result keeps the reason
         refusal = f"does not run here: {first_line(error)}"
         return SelfTestResult(candidate, None, name, difference, refusal=refusal)
     return SelfTestResult(candidate, runtime, name, difference, times_ms)
 
 
 def runs_here(artifact: Artifact) -> bool:
-    """Whether it is made for this machine's CPU."""
+    """Return True if the artifact was made for this machine's CPU or for any CPU."""
     return artifact.cpu_architecture in ("any", platform.machine())
 
 
 def fastest(judged: Iterable[SelfTestResult]) -> SelfTestResult | None:
-    """The one the agent runs: of those not refused, the one with the smallest median time."""
+    """Return the result with the smallest median time that was not refused, or None."""
     return min((one for one in judged if not one.refusal), key=lambda one: one.p50_ms, default=None)
 
 
 def open_runtime(bundle: Bundle, artifact: Artifact, threads: int, provider: str = CPU) -> Runtime:
-    """Load an artifact; `provider` is for ONNX. What the libraries raise is theirs; callers treat
-    any as a refusal. One that was made for another CPU computes as it will there, slowly.
+    """Load an artifact; `provider` applies to ONNX only.
+
+    An ONNX artifact made for another CPU computes the same outputs as there, but slowly. The
+    inference libraries raise their own exceptions; callers treat any exception as a refusal.
     """
-    # Imported here so that a machine without one of the libraries still has the other.
+    # Imported here so that a machine without one library can use the others.
     arguments = (bundle.path(artifact), artifact.input_name, artifact.output_name, threads)
     if artifact.format == "onnx" and provider == OPENVINO:
         from edge_agent.inspection.runtime.openvino import OpenvinoRuntime
@@ -119,8 +125,11 @@ def open_runtime(bundle: Bundle, artifact: Artifact, threads: int, provider: str
 
 
 def golden_difference(bundle: Bundle, stage: Stage, artifact: Artifact, runtime: Runtime) -> float:
-    """Largest over the golden frames and their tiles: |logit difference|, or mean |probability
-    difference|."""
+    """Return the largest difference over all golden frames and their tiles.
+
+    The difference is |logit difference| for the gate and mean |probability difference| for the
+    segmenter. Raises ValueError if the bundle has no golden outputs for the artifact.
+    """
     expected = bundle.golden.outputs.get(artifact.file.name)
     count = sum(len(_boxes(image, stage)) for image in bundle.golden.images)
     if expected is None or len(expected) != count or not count:
@@ -134,7 +143,7 @@ def golden_difference(bundle: Bundle, stage: Stage, artifact: Artifact, runtime:
 def worst_difference(
     got: Iterable[NDArray[np.float32]], wanted: Iterable[NDArray[np.float32]]
 ) -> float:
-    """Largest mean |difference| of two outputs for one input; nan as soon as one is."""
+    """Return the largest mean |difference| between paired outputs, or nan if any is nan."""
     worst = 0.0
     for one, want in zip(got, wanted, strict=True):
         # float() first: max() would swallow a NaN that comes second.
@@ -146,16 +155,16 @@ def worst_difference(
 
 
 def excess(difference: float, tolerance: float) -> str:
-    """Why a difference is too large, or "" when it is not."""
+    """Return the reason why the difference is too large, or "" if it is acceptable."""
     if difference <= tolerance:
-        return ""  # NaN is not: it fails
+        return ""  # NaN compares false and is therefore refused
     return f"differs from the golden outputs by {difference:.3g}, {tolerance:.3g} allowed"
 
 
 def _times_ms(bundle: Bundle, stage: Stage, runtime: Runtime, runs: int) -> tuple[float, ...]:
-    """Of the first golden frame: one tile, as often as there are tiles.
+    """Time the first golden frame: run one tile and multiply by the number of tiles.
 
-    Every tile costs the same, so a frame of many is not run many times to know it.
+    Every tile costs the same, so it is not necessary to run all tiles of a large frame.
     """
     image = bundle.golden.images[0]
     tiles, batch = len(_boxes(image, stage)), next(inputs(image, stage.input))

@@ -1,1 +1,1 @@
-"""GenICam cameras: GigE Vision, USB3 Vision, GenTL producers."""
+"""GenICam backends: GigE Vision, USB3 Vision, GenTL producers."""

@@ -1,7 +1,7 @@
-"""GigE Vision and USB3 Vision cameras, without a vendor's SDK.
+"""Backend for GigE Vision and USB3 Vision cameras without a vendor's SDK.
 
-Raises CameraLost within 2 s: no block for half a second and no answer, or another client has
-control. The camera of a strip that stands still is silent, but it answers.
+A loss is no block for 0.5 s and no reply, or loss of control. At standstill a camera is silent but
+replies. CameraLost is raised within 2 s.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 _SILENCE_S = 0.5
 _CHUNKS = ("Timestamp", "EncoderValue", "LineStatusAll")
 _ENCODER = "ChunkEncoderValue"
-# What the library gives as it came, without a copy of its own.
+# Formats that the library returns unchanged, without an extra copy.
 _AS_SENT = frozenset(
     {"Mono8", "RGB8", "RGB8Packed", "BayerRG8", "BayerGR8", "BayerGB8", "BayerBG8"}
 )
 
 
 class StreamSetup(features.FeatureReport, frozen=True, kw_only=True):
-    """The features, the packets and chunks of the stream, and its clock."""
+    """Features, packet size and chunks of the stream, and the type of its clock."""
 
     packet_size: int | None
     chunks: tuple[str, ...]
@@ -45,12 +45,24 @@ class StreamSetup(features.FeatureReport, frozen=True, kw_only=True):
 
 
 class GenicamBackend:
+    """GenICam camera on viva-genicam: GigE Vision or USB3 Vision."""
+
     live = True
 
     def __init__(
         self, config: GenicamCamera, camera: Any = None, found: DiscoveredCamera | None = None
     ) -> None:
-        """`camera`: one that is open already, with what it is."""
+        """Open the camera and start the stream.
+
+        Args:
+            config: The [camera] section.
+            camera: Camera that is already open, together with `found`.
+            found: Discovery data of `camera`.
+
+        Raises:
+            CameraLost: The camera is absent, silent or controlled by another host.
+            CameraError: A setting is invalid or refused.
+        """
         if camera is None or found is None:
             camera, found = viva.connect(config)
         self._config, self._camera, self._found = config, camera, found
@@ -84,6 +96,10 @@ class GenicamBackend:
         )
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next block, complete or not; None if none arrives within `timeout_s`.
+
+        Raises CameraLost if the stream ended, control was lost or the camera does not reply.
+        """
         self._check_control()
         wait_s = max(0.001, min(timeout_s, _SILENCE_S))
         began_s = time.monotonic()
@@ -91,7 +107,8 @@ class GenicamBackend:
             frame = self._stream.next_frame(round(wait_s * 1000))
             ended = frame is None
         except self._errors as error:
-            # A timeout is an error like any other; one that comes at once is another.
+            # The library raises the same error for a timeout and for an ended stream; an ended
+            # stream raises it without waiting.
             frame, ended = None, time.monotonic() - began_s < 0.5 * wait_s
             why = one_line(error)
         else:
@@ -111,9 +128,11 @@ class GenicamBackend:
 
     @property
     def nodes(self) -> viva.VivaNodes:
+        """Return the camera's features."""
         return viva.VivaNodes(self._camera)
 
     def counters(self) -> StreamCounters:
+        """Return the library's stream statistics as counters."""
         stats = self._stream.stats()
         return StreamCounters(
             lost_blocks=stats.frames_missed + stats.frames_backpressure + stats.frames_unsupported,
@@ -122,7 +141,10 @@ class GenicamBackend:
         )
 
     def close(self) -> None:
-        """A camera that is gone is not asked to stop: that would wait for its answers."""
+        """Release the camera.
+
+        A lost camera gets no stop command, because the command would wait for its reply.
+        """
         stream, self._stream = self._stream, None
         camera, self._camera = self._camera, None
         if stream is not None:
@@ -140,7 +162,7 @@ class GenicamBackend:
     def _set_up(self) -> StreamSetup:
         config, nodes = self._config, self.nodes
         with contextlib.suppress(self._errors):
-            # One that was lost while it streamed streams on, with its size and format locked.
+            # A camera lost during streaming still streams, with its size and format locked.
             self._camera.acquisition_stop()
         settings = features.apply(nodes, config.features)
         chunks = self._enable_chunks(nodes)
@@ -268,7 +290,7 @@ def _fault(frame: Any) -> tuple[str, GapReason]:
 
 
 def _payload(frame: Any, pixel_format: str) -> tuple[Any, str]:
-    """Lines without the padding after each and without chunks; or why that cannot be."""
+    """Return the payload without line padding and chunks, or None and the fault."""
     raw = np.frombuffer(frame.payload(), np.uint8)
     try:
         line = pixel_formats.payload_bytes(pixel_format, 1, frame.width)
@@ -291,7 +313,7 @@ def _number(text: Value | Exception) -> int | float | None:
 
 
 def _clock(nodes: viva.VivaNodes) -> str:
-    """ "ptp" if the camera says that it follows a clock, or is one that others follow."""
+    """Return "ptp" if the camera is a PTP slave or master, else "free"."""
     for name in ("PtpStatus", "GevIEEE1588Status"):
         if features.value_of(nodes, name) in ("Slave", "Master"):
             return "ptp"

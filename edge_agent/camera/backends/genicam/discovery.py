@@ -1,4 +1,4 @@
-"""A camera that was found, whatever its kind, and which of several is meant."""
+"""Result of camera discovery, and selection of the configured camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from edge_agent.errors import CameraError
 
 
 class DiscoveredCamera(msgspec.Struct, frozen=True, kw_only=True):
-    """Empty where it does not say. `device_id`: what the system or a GenTL producer calls it."""
+    """Camera found by discovery; a field is empty if the camera does not report it.
+
+    `device_id` is the identifier of the operating system or of a GenTL producer.
+    """
 
     kind: str
     transport: str = ""
@@ -32,7 +35,10 @@ class DiscoveredCamera(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(found: Sequence[DiscoveredCamera], wanted: dict[str, str]) -> DiscoveredCamera:
-    """The only one that has all of `wanted`. CameraLost for none, CameraError for several."""
+    """Return the only camera that matches all of `wanted`.
+
+    Raises CameraLost if none matches, CameraError if several match.
+    """
     asked = {key: value for key, value in wanted.items() if value}
     fits = [one for one in found if all(_is(one, key, value) for key, value in asked.items())]
     shown = ", ".join(f"camera.{key}: {value}" for key, value in asked.items()) or "camera"

@@ -1,7 +1,6 @@
-"""Features of a GenICam camera, set from the configuration in its order, each read back.
+"""GenICam features: set from the configuration in its order, each read back.
 
-Pure: the camera comes in as a NodeMap. What the camera would refuse is refused here first, in one
-line with the range or the entries, since libraries say it each in their own way.
+Values are checked before the write, because the libraries' own error texts differ.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _CAUSES = "it may depend on another feature (a mode, a selector, an Auto functio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A feature as it is now. `value` None: it cannot be read."""
+    """Current state of a feature. `value` is None if it cannot be read."""
 
     name: str
     kind: Kind
@@ -40,23 +39,27 @@ class Node:
 
 
 class FeatureRefused(Exception):
-    """The camera did not take a value; why, in its own words."""
+    """Refusal of a value by the camera, with the library's message."""
 
 
 class NodeMap(Protocol):
-    def names(self) -> list[str]: ...
+    """Access to the features of an open camera."""
+
+    def names(self) -> list[str]:
+        """Return the names of all features."""
+        ...
 
     def node(self, name: str) -> Node | None:
-        """None where the camera has no such feature."""
+        """Return the feature's current state, or None if the camera does not have it."""
         ...
 
     def write(self, node: Node, value: Value) -> None:
-        """Raises Refused."""
+        """Write a value or execute a command; raises FeatureRefused."""
         ...
 
 
 class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """`value` is what the camera says afterwards."""
+    """Feature that was set. `value` is the camera's value after the write."""
 
     name: str
     wanted: Value
@@ -70,7 +73,7 @@ class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found and set when the camera was opened."""
+    """Camera and settings after opening."""
 
     camera: DiscoveredCamera
     settings: tuple[FeatureSetting, ...]
@@ -80,14 +83,16 @@ class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def value_of(nodes: NodeMap, name: str) -> Value | None:
-    """None where there is none."""
+    """Return the feature's current value, or None if it is missing or cannot be read."""
     node = nodes.node(name)
     return node.value if node else None
 
 
 def pixel_format(nodes: NodeMap) -> str:
-    """As it is now, "" where the camera does not say. Raises CameraError for one that cannot be
-    decoded here."""
+    """Return the camera's current pixel format, or "" if the camera does not report one.
+
+    Raises CameraError for a format that cannot be decoded.
+    """
     sent = str(value_of(nodes, "PixelFormat") or "")
     if sent and not pixel_formats.known(sent):
         node = nodes.node("PixelFormat")
@@ -100,13 +105,16 @@ def pixel_format(nodes: NodeMap) -> str:
 
 
 def pairs(tables: Tables) -> list[tuple[str, Value]]:
-    """One table, or several after each other, where a feature is set under two selectors."""
+    """Return the (name, value) pairs of one table, or of several in order.
+
+    Several tables can set one feature under two selectors.
+    """
     several: Iterable[Mapping[str, Value]] = (tables,) if isinstance(tables, Mapping) else tables
     return [pair for table in several for pair in table.items()]
 
 
 def apply(nodes: NodeMap, tables: Tables) -> tuple[FeatureSetting, ...]:
-    """Raises CameraError at the first that the camera has not or does not take."""
+    """Set all features in order; raises CameraError at the first missing or refused one."""
     return tuple(_set(nodes, name, value) for name, value in pairs(tables))
 
 
@@ -135,7 +143,7 @@ def _set(nodes: NodeMap, name: str, wanted: Value) -> FeatureSetting:
 
 
 def _fit(node: Node, wanted: Value, key: str) -> Value:
-    """`wanted` in the type of the feature. Raises CameraError."""
+    """Convert `wanted` to the type of the feature; raises CameraError if that is impossible."""
     match node.kind:
         case "enumeration":
             return _entry(node, str(wanted), key)

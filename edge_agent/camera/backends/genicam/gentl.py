@@ -1,7 +1,7 @@
-"""Cameras and frame grabbers behind a vendor's GenTL producer, by harvesters.
+"""GenTL backend: cameras and frame grabbers behind a vendor's GenTL producer, by harvesters.
 
-For what viva-genicam does not speak: CoaXPress, Camera Link HS, grabbers. A producer is native code
-of a vendor in this process; loss is seen as far as it tells.
+For transports that viva-genicam does not support: CoaXPress, Camera Link HS, frame grabbers. A
+producer is the vendor's native code in this process; loss is detected only if it reports it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ with contextlib.suppress(ImportError):
     from harvesters.core import Harvester  # type: ignore[no-redef]
 
 _log = logging.getLogger(__name__)
-# What goes wrong is raised too, and then said here in one line.
+# Harvesters logs its errors and raises them too; this module reports the exception in one line.
 logging.getLogger("harvesters").setLevel(logging.CRITICAL + 1)
 logging.getLogger("harvesters.core").setLevel(logging.CRITICAL + 1)
 
@@ -53,7 +53,7 @@ _KINDS: dict[str, Kind] = {
 
 
 def devices(cti: str) -> list[DiscoveredCamera]:
-    """All that a producer finds. Raises CameraError."""
+    """Return all cameras of a producer; raises CameraError if it cannot be loaded."""
     harvester = _loaded(cti)
     try:
         return [_found(one) for one in harvester.device_info_list]
@@ -62,6 +62,8 @@ def devices(cti: str) -> list[DiscoveredCamera]:
 
 
 class GentlBackend:
+    """Camera or frame grabber of a GenTL producer."""
+
     live = True
 
     def __init__(self, config: GentlCamera) -> None:
@@ -115,6 +117,10 @@ class GentlBackend:
         _log.info("camera: %s: %s", found, pixel_format)
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next block, complete or not; None if none arrives within `timeout_s`.
+
+        Raises CameraLost if the producer fails or has stopped.
+        """
         if self._acquirer is None:
             raise CameraLost(LossReason.NO_ANSWER, "camera.cti: closed")
         try:
@@ -136,13 +142,16 @@ class GentlBackend:
 
     @property
     def nodes(self) -> GenapiNodes:
+        """Return the camera's features."""
         return GenapiNodes(self._acquirer.remote_device.node_map)
 
     def counters(self) -> StreamCounters:
+        """Return the producer's count of lost buffers, None if it does not count."""
         stream = self._acquirer.data_streams[0].module
         return StreamCounters(lost_blocks=_ask(stream, "num_underrun"))
 
     def close(self) -> None:
+        """Release the camera and the producer. May be called twice."""
         acquirer, self._acquirer = self._acquirer, None
         harvester, self._harvester = self._harvester, None
         if acquirer is not None:
@@ -169,7 +178,7 @@ class GentlBackend:
             fault, reason = "has no image", GapReason.BAD_FRAME
         else:
             pixel_format, width, lines = part.data_format, int(part.width), int(part.height)
-            # Its memory goes back to the producer.
+            # Copy: the buffer's memory returns to the producer.
             data = np.array(part.data, copy=True)
             padding = int(getattr(part, "x_padding", 0) or 0)
             if padding:
@@ -196,15 +205,17 @@ class GentlBackend:
 
 
 class GenapiNodes:
-    """NodeMap of EMVA's reference implementation."""
+    """NodeMap of the GenICam reference implementation (GenApi)."""
 
     def __init__(self, node_map: Any) -> None:
         self._map = node_map
 
     def names(self) -> list[str]:
+        """Return the names of all features."""
         return sorted(one.node.name for one in self._map.nodes if one.node.is_feature())
 
     def node(self, name: str) -> Node | None:
+        """Return the feature's current state, or None if the camera does not have it."""
         if not self._map.has_node(name):
             return None
         one = self._map.get_node(name)
@@ -233,13 +244,14 @@ class GenapiNodes:
         )
 
     def write(self, node: Node, value: Value) -> None:
+        """Write a value or execute a command; raises FeatureRefused."""
         one = self._map.get_node(node.name)
         try:
             if node.kind == "command":
                 one.execute()
             else:
                 one.value = value
-        except Exception as error:  # genapi's errors have no common base but this
+        except Exception as error:  # GenApi's errors have no narrower common base
             raise FeatureRefused(one_line(error)) from None
 
 
@@ -283,7 +295,10 @@ def _found(device: Any) -> DiscoveredCamera:
 
 
 def _ask(module: Any, name: str) -> Any:
-    """None where the producer does not know; each says so by an exception of its own."""
+    """Return an attribute, or None if the producer does not provide it.
+
+    Producers raise different exception types for a missing value.
+    """
     try:
         return getattr(module, name)
     except Exception:

@@ -1,12 +1,10 @@
-"""Which GigE Vision cameras are on the wire, and whether one still answers.
+"""Discovery of GigE Vision cameras by GVCP (UDP 3956), and a check that one still answers.
 
-GVCP's discovery only (GigE Vision, UDP 3956): a camera answers it whoever has control of it and
-whatever its address, and says its serial number and its user-defined name. What is read from the
-wire is bounded and decoded without trust; an answer that is none is passed over.
+A camera answers regardless of its controller and its IP address. Its reply is untrusted input.
 """
 
-# By hand: the library gives neither serial number nor user-defined name nor interface, and the same
-# question tells a silent camera from one that is gone (docs/decisions/0013).
+# Own implementation: the library reports no serial number, user-defined name or interface, and the
+# same request distinguishes a silent camera from a disconnected one (docs/decisions/0013).
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ _SIOCGIFCONF, _SIOCGIFNETMASK, _IFREQ_BYTES = 0x8912, 0x891B, 40
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An IPv4 address of this host."""
+    """IPv4 address of this host, with its network interface."""
 
     name: str
     address: ipaddress.IPv4Interface
@@ -45,7 +43,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class GigeDevice:
-    """What a camera says of itself, and the interface that heard it."""
+    """GigE Vision device from its discovery reply, and the interface that received it."""
 
     serial: str
     user_name: str
@@ -59,6 +57,7 @@ class GigeDevice:
 
     @property
     def found(self) -> DiscoveredCamera:
+        """Return the device as a discovered camera."""
         return DiscoveredCamera(
             kind="genicam",
             transport="gige",
@@ -73,13 +72,14 @@ class GigeDevice:
 
 
 def request(request_id: int) -> bytes:
-    # An answer by broadcast also comes from a camera whose address is of another subnet.
+    """Return a discovery request."""
+    # A broadcast reply also arrives from a camera whose address is in another subnet.
     flags = _ACKNOWLEDGE | _BROADCAST_ANSWER
     return struct.pack(">BBHHH", _KEY, flags, _DISCOVERY, 0, request_id)
 
 
 def decode(answer: bytes, request_id: int) -> GigeDevice | None:
-    """None for whatever is not an answer to that request."""
+    """Decode a discovery reply; return None for any other packet, or another request's reply."""
     if len(answer) < 8 + _ACK_BYTES:
         return None
     status, command, length, number = struct.unpack_from(">HHHH", answer)
@@ -99,13 +99,13 @@ def decode(answer: bytes, request_id: int) -> GigeDevice | None:
 
 
 def _text(field: bytes) -> str:
-    """Up to the first NUL; what cannot be printed in one line is replaced."""
+    """Return the text up to the first NUL, with characters that cannot be printed replaced."""
     text = field.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def interfaces() -> list[Interface]:
-    """This host's IPv4 addresses with their networks, loopback last."""
+    """Return this host's IPv4 addresses with their networks, loopback last."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         buffer = array.array("B", bytes(_IFREQ_BYTES * _MAX_INTERFACES))
         asked = struct.pack("iL", len(buffer), buffer.buffer_info()[0])
@@ -121,7 +121,10 @@ def interfaces() -> list[Interface]:
 
 
 def discover(wait_s: float = 0.4, only: str = "") -> list[GigeDevice]:
-    """All that answer on any interface, or on the one of this name or address."""
+    """Return all cameras that reply within `wait_s`.
+
+    `only` restricts the search to one interface, by name or address.
+    """
     request_id = 1 + time.monotonic_ns() % 0xFFFF
     seen: dict[tuple[str, str, str], GigeDevice] = {}
     own = interfaces()
@@ -137,7 +140,7 @@ def discover(wait_s: float = 0.4, only: str = "") -> list[GigeDevice]:
                 with contextlib.suppress(OSError):
                     device = decode(listener.recv(2048), request_id)
                     if device:
-                        # Heard on two interfaces it is one camera; a MAC may be all zeros.
+                        # Two interfaces may receive one camera's reply; a MAC may be all zeros.
                         heard = home(device.ip, own) or interface
                         one_camera = (device.mac, device.ip, device.serial)
                         seen.setdefault(one_camera, replace(device, interface=heard))
@@ -145,7 +148,7 @@ def discover(wait_s: float = 0.4, only: str = "") -> list[GigeDevice]:
 
 
 def answers(ip: str, wait_s: float = 0.25, tries: int = 2) -> bool:
-    """Whether the camera at this address is there; it need not be ours."""
+    """Return True if the camera at this address replies, also if another host controls it."""
     for _ in range(tries):
         request_id = 1 + time.monotonic_ns() % 0xFFFF
         with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
@@ -158,7 +161,7 @@ def answers(ip: str, wait_s: float = 0.25, tries: int = 2) -> bool:
 
 
 def home(ip: str, of: Iterable[Interface]) -> Interface | None:
-    """The interface in whose network an address lies."""
+    """Return the interface whose network contains the address, or None."""
     try:
         address = ipaddress.IPv4Address(ip)
     except ValueError:
@@ -171,12 +174,12 @@ def _broadcaster(interface: Interface, data: bytes) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         with contextlib.suppress(OSError):
-            # So that the limited broadcast leaves by it; an alias ("eth0:1") has the same device.
+            # The broadcast must leave by this device; an alias ("eth0:1") has the same device.
             device = interface.name.partition(":")[0].encode()
             one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
         targets = ["255.255.255.255", str(interface.address.network.broadcast_address)]
         if interface.address.is_loopback:
-            targets.append(str(interface.address.ip))  # a simulated camera hears no broadcast
+            targets.append(str(interface.address.ip))  # a simulated camera gets no broadcasts
         for target in targets:
             with contextlib.suppress(OSError):
                 one.sendto(data, (target, PORT))

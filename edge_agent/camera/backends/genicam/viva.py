@@ -1,7 +1,7 @@
-"""viva-genicam's side of a GenICam camera: found, connected, its features as a NodeMap.
+"""viva-genicam adapter: discovery, connection, features as a NodeMap. Only this module loads it.
 
-An error of the library becomes CameraLost where waiting may help, else CameraError. It loads here
-only; which of the two it is, is asked of the wire and not of the library's words where possible.
+Library errors become CameraLost if a retry may help, else CameraError; where possible a GVCP
+request decides, not the library's message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CCP, HEARTBEAT_TIMEOUT, PACKET_SIZE = 0x0A00, 0x0938, 0x0D04
 _TICKS_HIGH, _TICKS_LOW = 0x093C, 0x0940
 _EXCLUSIVE = 3
 _ASK_S = (0.3, 0.6, 0.9)
-"""How long each question for a camera waits for answers, until it is found."""
+"""Time to wait for replies in each discovery attempt, in s, until the camera is found."""
 
 _KINDS: dict[str, Kind] = {
     "Integer": "integer",
@@ -43,6 +43,7 @@ _KINDS: dict[str, Kind] = {
 
 
 def library() -> Any:
+    """Return the viva_genicam module; raises CameraError if it is not installed."""
     if viva is None:
         raise CameraError(
             "camera.kind: genicam: the package viva-genicam is not installed; "
@@ -52,7 +53,7 @@ def library() -> Any:
 
 
 def devices(config: GenicamCamera | None = None, wait_s: float = 0.3) -> list[DiscoveredCamera]:
-    """On all wires, or on the one of the configuration."""
+    """Return the cameras of all transports, or of the configured transport."""
     if config is None or config.transport == "gige":
         found = [one.found for one in gvcp.discover(wait_s, config.interface if config else "")]
         if config is not None:
@@ -65,7 +66,7 @@ def devices(config: GenicamCamera | None = None, wait_s: float = 0.3) -> list[Di
 def _usb_devices() -> list[Any]:
     try:
         return list(library().discover_u3v())
-    except library().GenicamError:  # a machine, or a container, that has no USB at all
+    except library().GenicamError:  # a host or container without any USB
         return []
 
 
@@ -82,7 +83,14 @@ def _usb(one: Any) -> DiscoveredCamera:
 
 
 def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, DiscoveredCamera]:
-    """The camera, and what it is. `monitor`: read only, beside whoever controls it."""
+    """Find and open the configured camera; return it with its discovery data.
+
+    `monitor` opens it read only, beside the client that controls it.
+
+    Raises:
+        CameraLost: The camera is absent, silent or controlled by another host.
+        CameraError: The configuration does not fit the camera or this host.
+    """
     _check(config)
     wanted = {"serial": config.serial, "user_name": config.user_name}
     if config.transport == "gige":
@@ -101,7 +109,7 @@ def connect(config: GenicamCamera, *, monitor: bool = False) -> tuple[Any, Disco
 
 
 def _found(config: GenicamCamera, wanted: dict[str, str]) -> DiscoveredCamera:
-    """A question or its answer may be lost on the wire, and a busy camera's answer may be late."""
+    """Find the camera in several attempts: packets can be lost and a busy camera replies late."""
     for wait_s in _ASK_S:
         try:
             return choose(devices(config, wait_s), wanted)
@@ -138,7 +146,7 @@ def _foreign(ip: str, own: list[gvcp.Interface]) -> str:
 
 
 def _device(found: DiscoveredCamera) -> Any:
-    """The library's own handle; only its discovery makes one."""
+    """Return the library's own handle, which only its discovery creates; raises CameraLost."""
     for wait_s in _ASK_S:
         wait_ms = round(1000 * wait_s)
         for one in library().discover(timeout_ms=wait_ms, iface=found.interface or None, all=True):
@@ -152,7 +160,7 @@ def _connect_gige(device: Any, found: DiscoveredCamera, *, monitor: bool) -> Any
         return library().connect_gige(device, monitor=monitor)
     except library().GenicamError as error:
         why = one_line(error)
-        # Some do not refuse, they do not answer.
+        # Some controlled cameras do not refuse but stay silent.
         if "ACCESS_DENIED" in why or (not monitor and _is_controlled(device)):
             raise CameraLost(
                 LossReason.CONTROL_TAKEN,
@@ -163,7 +171,7 @@ def _connect_gige(device: Any, found: DiscoveredCamera, *, monitor: bool) -> Any
 
 
 def _is_controlled(device: Any) -> bool:
-    """Whether anybody has control; False where that cannot be seen."""
+    """Return True if any client controls the camera; False if that cannot be determined."""
     with (
         contextlib.suppress(library().GenicamError),
         library().connect_gige(device, monitor=True) as camera,
@@ -185,7 +193,7 @@ def _connect_usb(found: DiscoveredCamera) -> Any:
 def _with_heartbeat(
     camera: Any, device: Any, found: DiscoveredCamera, config: GenicamCamera
 ) -> Any:
-    """The library reads the timeout when it connects, and keeps control by that."""
+    """Set the heartbeat timeout and reconnect, because the library reads it only at connection."""
     if config.heartbeat_ms is None:
         return camera
     wanted = config.heartbeat_ms.to_bytes(4, "big")
@@ -204,7 +212,10 @@ def _with_heartbeat(
 
 
 def broken(error: Exception, found: DiscoveredCamera, what: str) -> CameraError:
-    """An error while the camera is opened: is it still there?"""
+    """Convert a library error during opening: CameraLost if the camera does not reply any more.
+
+    Otherwise it returns a CameraError with `what` and the library's message.
+    """
     why = one_line(error)
     if found.ip and not gvcp.answers(found.ip):
         return CameraLost(LossReason.NO_ANSWER, f"camera {found}: no answer any more ({why})")
@@ -212,12 +223,15 @@ def broken(error: Exception, found: DiscoveredCamera, what: str) -> CameraError:
 
 
 def make_exclusive(camera: Any) -> None:
-    """Nobody else may even read. Opening a stream claims control anew, so that this comes after."""
+    """Take exclusive access: no other client may read. Must follow the opening of the stream.
+
+    Opening a stream claims control again and would overwrite the access mode.
+    """
     camera.write_register(CCP, _EXCLUSIVE.to_bytes(4, "big"))
 
 
 def tick_hz(camera: Any) -> int | None:
-    """Of the camera's clock; None where it does not say."""
+    """Return the tick rate of the camera's clock in Hz, or None if it is not reported."""
     if camera.transport == "u3v":
         return 1_000_000_000
     try:
@@ -228,6 +242,7 @@ def tick_hz(camera: Any) -> int | None:
 
 
 def packet_size(camera: Any) -> int | None:
+    """Return the stream's packet size in bytes, or None if unknown or not GigE Vision."""
     if camera.transport == "u3v":
         return None
     try:
@@ -237,24 +252,26 @@ def packet_size(camera: Any) -> int | None:
 
 
 class VivaNodes:
-    """NodeMap of an open camera."""
+    """NodeMap of a camera opened with viva-genicam."""
 
     def __init__(self, camera: Any) -> None:
         self._camera = camera
 
     def names(self) -> list[str]:
-        # The registers behind features have names of their own, which SFNC does not know.
+        """Return the names of all features."""
+        # The registers behind features have their own names, which the SFNC does not define.
         listed = {name for names in self._camera.categories().values() for name in names}
         categories = set(self._camera.categories())
         return [name for name in self._camera.nodes() if name in listed and name not in categories]
 
     def node(self, name: str) -> Node | None:
+        """Return the feature's current state, or None if the camera does not have it."""
         if self._camera.node_info(name) is None:
             return None
         try:
             state = self._camera.feature_state(name)
         except library().GenicamError:
-            # A value that its XML does not foresee: there, but nothing to be known of it.
+            # The value is not defined in the camera's XML: the feature exists but is unreadable.
             return Node(name=name, kind="other", value=None, writable=False)
         if not state.is_implemented:
             return None
@@ -271,6 +288,7 @@ class VivaNodes:
         )
 
     def write(self, node: Node, value: Value) -> None:
+        """Write a value or execute a command; raises FeatureRefused."""
         camera, name = self._camera, node.name
         try:
             match node.kind:
