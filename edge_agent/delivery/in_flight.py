@@ -134,7 +134,7 @@ class InFlight:
         oldest = next(iter(self._in_flight.values()), None)
         return now_s - oldest.at_s if oldest else 0.0
 
-    # A connection begins and ends.
+    # Start and end of a connection.
 
     def connected(self, limits: Connected, last_id: int) -> None:
         """Start at the oldest message; those up to id `last_id` may have been sent before."""
@@ -157,7 +157,7 @@ class InFlight:
         """Clear the messages in flight: their answers can no longer arrive."""
         self._in_flight.clear()
 
-    # What goes out.
+    # Outgoing messages.
 
     def from_the_oldest(self) -> None:
         """Restart at the oldest message, after messages became unsent again."""
@@ -209,7 +209,7 @@ class InFlight:
             return 1
         return min(self._max_window, self._receive_maximum or self._max_window)
 
-    # What the broker answers.
+    # Answers of the broker.
 
     def answered(self, note: Acknowledged, now_s: float) -> Accepted | Rejected | Deferred | None:
         """Return the result of an acknowledgement, or None if no action follows."""

@@ -177,7 +177,7 @@ def merged(ranges: Iterable[SeqRange]) -> tuple[SeqRange, ...]:
             if a.boot_id == b.boot_id
         ]
         if not gaps:
-            return tuple(found[-MAX_RANGES:])  # as many boots: the oldest are history
+            return tuple(found[-MAX_RANGES:])  # a single range per boot is left
         _, at = min(gaps)
         found[at : at + 2] = [_spanning(found[at], found[at + 1])]
     return tuple(found)

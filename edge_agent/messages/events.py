@@ -41,10 +41,10 @@ class MaskRle(MessagePart, frozen=True, kw_only=True):
 
 
 class Defect(MessagePart, frozen=True, kw_only=True):
-    """One defect in a frame.
+    """Defect in a frame.
 
     `id` stays the same if the defect continues in the next frame. `area_mm2`, `across_mm` and
-    `along_m` are null if the size of a pixel on the strip is not known.
+    `along_m` are null if the size of a pixel on the strip is not configured.
     """
 
     id: str
@@ -94,7 +94,7 @@ class _Numbered(MessagePart, kw_only=True, frozen=True):
 
 
 class DefectEvent(_Numbered, kw_only=True, frozen=True):
-    """One frame with at least one defect.
+    """Frame with at least one defect.
 
     The previous frame also contains the first `overlap_lines` lines. `encoder_count` belongs to the
     first line, `encoder_end` to the line after the last. If `evidence` is not empty, a JPEG of the
@@ -134,7 +134,7 @@ class Dropped(MessagePart, frozen=True, kw_only=True):
 
 
 class GapEvent(_Numbered, kw_only=True, frozen=True):
-    """A stretch of strip that was not inspected, or whose event was lost.
+    """Stretch of strip that was not inspected, or whose event was lost.
 
     `line_count` is null if the lines were not counted: the camera was lost and there is no encoder.
     The gap stands for `frame_count` frames. `encoder_count` belongs to the first line,
