@@ -120,7 +120,7 @@ class Delivery(threading.Thread):
 
     @property
     def publisher_progress_s(self) -> float:
-        """Monotonic time in s of the last sign of a live connection; for the watchdog."""
+        """Monotonic time in s when the connection last reported or owed no answer; for the watchdog."""
         return self._seen.publisher_progress_s
 
     def counts(self) -> DeliveryCounts:
