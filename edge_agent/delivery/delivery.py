@@ -120,7 +120,10 @@ class Delivery(threading.Thread):
 
     @property
     def publisher_progress_s(self) -> float:
-        """Monotonic time in s when the connection last reported or owed no answer; for the watchdog."""
+        """Time for the watchdog: the connection's last event, or last moment with no answer owed.
+
+        Monotonic, in s.
+        """
         return self._seen.publisher_progress_s
 
     def counts(self) -> DeliveryCounts:

@@ -1,4 +1,4 @@
-"""Messages in flight: sent, acknowledgement outstanding. Decides on answers and on what is next.
+"""Messages in flight: sent, acknowledgement outstanding. Handles answers, selects the next ones.
 
 Pure: no clock, no thread, no connection; the spool is read only. At most one window is in flight.
 Each connection starts at the oldest message; those possibly sent before are marked as replayed.
