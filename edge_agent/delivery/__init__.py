@@ -1,1 +1,1 @@
-"""Deliver messages: inbox, spool, broker connection."""
+"""Message delivery: inbox, spool and broker connection."""

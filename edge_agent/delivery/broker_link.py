@@ -1,8 +1,7 @@
-"""The way to the broker: one connection after the other, each with a number.
+"""Broker link: keeps one numbered connection to the broker and replaces a lost one after a delay.
 
-A connection that is lost is replaced, sooner or later: that is `backoff`'s to say. A broker that
-does not speak MQTT 5, or leaves it without an answer, is asked in 3.1.1. Nothing here knows what is
-sent; who is told that a connection is lost forgets what was under way over it.
+Falls back to MQTT 3.1.1 if the broker refuses MQTT 5 or does not answer it. It knows nothing of the
+messages sent; its owner clears the messages in flight when a connection is lost.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from edge_agent.errors import BrokerError
 _log = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 3.0
-"""From a socket that is open to the broker's word that we may speak."""
+"""From the TCP connection to CONNACK."""
 _CONNECT_TIMEOUT_S = 15.0
-"""For all that lies before: a name server may hang for minutes."""
+"""Up to the TCP connection: a name server lookup may hang for minutes."""
 
 
 class Link(Protocol):
-    """What is needed of a connection (mqtt_connection.Connection)."""
+    """Interface of a connection (mqtt_connection.Connection)."""
 
     def publish(
         self,
@@ -36,21 +35,32 @@ class Link(Protocol):
         *,
         retain: bool = False,
         correlation_data: bytes | None = None,
-    ) -> int | None: ...
+    ) -> int | None:
+        """Send with QoS 1; return the packet id, or None if it could not be sent."""
+        ...
 
-    def close(self, flush_s: float = 0.0) -> None: ...
+    def close(self, flush_s: float = 0.0) -> None:
+        """Disconnect, waiting up to `flush_s` for published data to leave."""
+        ...
 
-    def stale(self) -> bool: ...
+    def stale(self) -> bool:
+        """Return True if the credentials on disk have changed and are usable."""
+        ...
 
 
 class Connect(Protocol):
-    """Opens a connection whose last will, on the state's topic, is `will`."""
+    """Factory of connections; `will` is the payload of the last will on the state topic."""
 
-    def __call__(self, tell: Callable[[Note], None], mqtt311: bool, will: bytes) -> Link: ...
+    def __call__(self, tell: Callable[[Note], None], mqtt311: bool, will: bytes) -> Link:
+        """Start to connect. Raises BrokerError, OSError or ValueError."""
+        ...
 
 
 class BrokerLink:
-    """Used from one thread; `tell`, with the connection's number, is called in the connection's."""
+    """Link to the broker, used from one thread.
+
+    `tell` is called with the connection's number and note, in the connection's own thread.
+    """
 
     def __init__(
         self,
@@ -62,7 +72,16 @@ class BrokerLink:
         mqtt311: bool,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`will` is asked for at each new connection. `name`: ours, for the alarm."""
+        """Prepare the link; `keep` connects.
+
+        Args:
+            connect: opens a connection.
+            name: the agent's topic, used in the alarm.
+            tell: receives the notes of connections.
+            will: returns the last will; called for each new connection.
+            mqtt311: begin with MQTT 3.1.1 instead of 5.
+            clock: source of time.
+        """
         self._connect, self._name, self._tell, self._will = connect, name, tell, will
         self._mqtt311, self._clock = mqtt311, clock
         self._link: Link | None = None
@@ -71,34 +90,37 @@ class BrokerLink:
         self._backoff = Backoff()
         self._taken_over = self._version_known = False
         self.number = 0
-        """Of the connection that counts: what others still say is for nobody."""
+        """Number of the current connection; notes of earlier ones are ignored."""
         self.retry_at_s = 0.0
         self.max_packet_bytes: int | None = None
 
     @property
     def is_open(self) -> bool:
-        """There is a connection, answered or not."""
+        """True if there is a connection, accepted by the broker or not."""
         return self._link is not None
 
     @property
     def online(self) -> bool:
-        """The broker said that we may speak."""
+        """True if the broker has accepted the connection."""
         return self._accepted and self._link is not None
 
     @property
     def alarm(self) -> str:
-        """What a person must look at, or ""."""
+        """Alarm text about a second client with this name, or ""."""
         if not self._taken_over:
             return ""
         return f"broker: another client connects as {self._name}; is this agent's name given twice?"
 
     def keep(self, *, may_connect: bool) -> None:
-        """To be called often: give up what does not answer, and connect when it is time."""
+        """Give up a connection without an answer, and connect if it is time.
+
+        To be called at short intervals.
+        """
         now = self._clock.monotonic_s()
         if self._link and not self._accepted and now > self._answer_by_s:
-            # A broker that knows one version only may leave the other without an answer: amqtt
-            # takes an MQTT 5 CONNECT for 3.1.1 and waits for the rest of it. Of one that has spoken
-            # to us silence says nothing: the link is half-open, and 3.1.1 has no reason codes.
+            # A broker of one MQTT version may not answer the other: amqtt reads an MQTT 5 CONNECT
+            # as 3.1.1 and waits for more bytes. If it has answered before, keep the version: the
+            # link is only half-open, and 3.1.1 would lose the reason codes.
             self._mqtt311 ^= not self._version_known
             self.lose("no answer to CONNECT")
         if self._taken_over and self.online and self._backoff.stable(now):
@@ -115,22 +137,30 @@ class BrokerLink:
                 self.lose(str(error))
 
     def reached(self) -> None:
+        """Record the TCP connection; CONNACK is now due within 3 s."""
         self._answer_by_s = self._clock.monotonic_s() + _ANSWER_TIMEOUT_S
 
     def accepted(self, note: Connected) -> None:
+        """Record that the broker accepted the connection, and its limits."""
         self._accepted, self._answer_by_s = True, math.inf
         self.max_packet_bytes = note.max_packet_bytes
         self._version_known = True
         self._backoff.connected(self._clock.monotonic_s())
 
     def falls_back(self, note: Lost) -> bool:
-        """Whether the broker wants MQTT 3.1.1, and has not got it yet: it does from now on."""
+        """Switch to MQTT 3.1.1 if the broker asks for it; return True if it is new."""
         falls = note.wants_mqtt311 and not self._mqtt311
         self._mqtt311 = self._mqtt311 or falls
         return falls
 
     def lose(self, reason: str, *, at_once: bool = False, code: int | None = None) -> None:
-        """Give the connection up, for a new one later. `code`: with which the broker ended it."""
+        """Close the connection and schedule a new one.
+
+        Args:
+            reason: text for the log.
+            at_once: reconnect without delay.
+            code: MQTT reason code with which the broker ended the connection.
+        """
         self.close()
         now = self._clock.monotonic_s()
         taken_over = code == TAKEN_OVER
@@ -149,16 +179,17 @@ class BrokerLink:
         retain: bool = False,
         correlation_data: bytes | None = None,
     ) -> int | None:
-        """The id to wait for, or None when it could not be sent."""
+        """Send with QoS 1; return the packet id, or None if it could not be sent."""
         if self._link is None:
             return None
         return self._link.publish(topic, payload, retain=retain, correlation_data=correlation_data)
 
     def stale(self) -> bool:
-        """Whether a new connection would be made with other certificates or passwords."""
+        """Return True if there is a connection and its credentials on disk have changed."""
         return self._link is not None and self._link.stale()
 
     def close(self, flush_s: float = 0.0) -> None:
+        """Close the connection, waiting up to `flush_s` for published data to leave."""
         link, self._link = self._link, None
         if link is None:
             return

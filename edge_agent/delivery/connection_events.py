@@ -1,4 +1,4 @@
-"""What an MQTT connection reports to its owner."""
+"""Events that an MQTT connection reports to its owner."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TcpConnected:
-    """The host took our connection; the broker's answer is still to come."""
+    """Open TCP connection; the broker's CONNACK is outstanding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted us; the limits are those it named, None where it named none."""
+    """Acceptance by the broker, with its limits; None if it gave none."""
 
     max_packet_bytes: int | None = None
     receive_maximum: int | None = None
@@ -20,9 +20,9 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The connection failed or ended; this client is of no more use.
+    """Failure or end of the connection; its client is not used again.
 
-    `code` is the reason code with which an MQTT 5 broker ended it.
+    `code` is the reason code of an MQTT 5 broker that ended it.
     """
 
     reason: str
@@ -32,7 +32,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The broker answered a publish; `refused` is the reason where it did not take it."""
+    """Answer of the broker to a publish; `refused` is the reason if it was refused."""
 
     mid: int
     refused: str | None
@@ -41,7 +41,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class NotSubscribed:
-    """The broker does not let us listen there."""
+    """Refusal of a subscription to `topic`."""
 
     topic: str
     reason: str
@@ -49,7 +49,10 @@ class NotSubscribed:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message on a topic we subscribed to. The last two are None without MQTT 5."""
+    """Message on a subscribed topic.
+
+    `response_topic` and `correlation_data` are None without MQTT 5.
+    """
 
     topic: str
     payload: bytes
@@ -63,5 +66,7 @@ Note = TcpConnected | Connected | Lost | Acknowledged | NotSubscribed | Incoming
 
 @dataclass(frozen=True, slots=True)
 class Will:
+    """Last will: topic and payload that the broker publishes if the connection breaks."""
+
     topic: str
     payload: bytes

@@ -1,8 +1,7 @@
-"""Where passwords, certificates and keys are: a path, or a systemd credential by its name.
+"""Files of passwords, certificates and keys: a path or `credential:NAME`.
 
-`credential:NAME` is the file NAME in $CREDENTIALS_DIRECTORY, where systemd puts what
-LoadCredential= and SetCredential= of the unit give. Only files: a secret is in no config, no
-environment and no process list.
+`credential:NAME` is the file NAME in $CREDENTIALS_DIRECTORY, filled by systemd from LoadCredential=
+or SetCredential= of the unit. Files only, so no secret is in a config, environment or process list.
 """
 
 from __future__ import annotations
@@ -20,7 +19,11 @@ _MAX_BYTES = 1 << 20
 
 
 def path_of(name: str) -> Path:
-    """Raises OSError where systemd gave no credentials, or the name is none."""
+    """Return the path of a file name or `credential:NAME`.
+
+    Raises:
+        OSError: systemd provides no credentials, or NAME is not a valid credential name.
+    """
     if not name.startswith(_PREFIX):
         return Path(name)
     credential = name.removeprefix(_PREFIX)
@@ -35,7 +38,11 @@ def path_of(name: str) -> Path:
 
 
 def read_line(name: str) -> str:
-    """The text of a small file, without the line break at its end. Raises OSError."""
+    """Return the text of a small UTF-8 file without its final line break.
+
+    Raises:
+        OSError: the file cannot be read, is larger than 1 MiB or is not UTF-8.
+    """
     path = path_of(name)
     if path.stat().st_size > _MAX_BYTES:
         raise OSError(27, f"larger than {_MAX_BYTES} bytes; not a password", name)
@@ -46,7 +53,7 @@ def read_line(name: str) -> str:
 
 
 def files(config: MqttConfig) -> Iterator[tuple[str, str]]:
-    """The keys of [mqtt] that name a file, and what they name."""
+    """Yield (key, file name) for each key of [mqtt] that names a file."""
     for key in _FILES:
         name: str = getattr(config, key)
         if name:
@@ -54,7 +61,10 @@ def files(config: MqttConfig) -> Iterator[tuple[str, str]]:
 
 
 def fingerprint(config: MqttConfig) -> tuple[object, ...]:
-    """Changes when one of the files does; cheap, it reads none. A file that is gone is None."""
+    """Return a value that changes if one of the files changes.
+
+    It uses inode, size and mtime only, and reads no file. A missing file counts as None.
+    """
     found: list[object] = []
     for _, name in files(config):
         try:
@@ -67,19 +77,24 @@ def fingerprint(config: MqttConfig) -> tuple[object, ...]:
 
 
 def username(config: MqttConfig) -> str:
+    """Return the user name from the config or its file. Raises OSError."""
     return read_line(config.username_file) if config.username_file else config.username
 
 
 def password(config: MqttConfig) -> str | None:
+    """Return the password from its file, or None. Raises OSError."""
     return read_line(config.password_file) if config.password_file else None
 
 
 def tls_context(config: MqttConfig) -> ssl.SSLContext:
-    """The system's CAs or our own, a client certificate where one is given. Raises OSError."""
+    """Return a TLS context with the configured or the system's CAs.
+
+    It includes the client certificate if one is configured. Raises OSError.
+    """
     ca_file = str(path_of(config.ca_file)) if config.ca_file else None
     context = ssl.create_default_context(cafile=ca_file)
     if config.cert_file:
-        # A key behind a pass phrase is refused; without this OpenSSL would ask on the terminal.
+        # Reject a key with a pass phrase; without `password` OpenSSL would prompt on the terminal.
         context.load_cert_chain(
             path_of(config.cert_file),
             path_of(config.key_file) if config.key_file else None,

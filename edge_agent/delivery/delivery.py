@@ -1,7 +1,7 @@
-"""Drafts to spool to broker, in one thread that inference never waits for.
+"""Delivery thread: drafts to spool to broker, without blocking inference.
 
-Everything that happens (a draft offered, a connection made or lost, an acknowledgement) arrives in
-one inbox and is handled in order: inbox ▶ spool writer ▶ spool ▶ sender ▶ broker link.
+All input (drafts, connection events, acknowledgements) arrives in one inbox and is handled in
+order: inbox ▶ spool writer ▶ spool ▶ sender ▶ broker link.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _FLUSH_S = 3.0
 _LOOK_S = 2.0
-"""How often files that may have changed are looked at."""
+"""Interval in s between checks of files and disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """`loss_gaps`: declared losses of messages, by reason. `messages_refused`: set aside."""
+    """Counts and state of delivery.
+
+    `loss_gaps` are declared losses of messages, by reason; `messages_refused` are dead letters.
+    """
 
     events_spooled: int
     events_published: int
@@ -55,7 +58,7 @@ class DeliveryCounts:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the thread lets others see; it replaces each value whole."""
+    """Values published by the delivery thread, each replaced as a whole."""
 
     counts: DeliveryCounts
     progress_s: float
@@ -63,7 +66,7 @@ class _Seen:
 
 
 class Delivery(threading.Thread):
-    """Sends what comes into `inbox`, from `start` to `stop`."""
+    """Thread that delivers the messages queued in `inbox`, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -79,11 +82,20 @@ class Delivery(threading.Thread):
         replay_file: Path | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`open_spool` is called in the thread; `connect` opens a connection.
+        """Prepare the thread; call `start` to run it.
 
-        `state` is the birth document; what the broker says when we are gone is the same, offline.
-        `on_incoming` is called in the thread for what comes in on subscribed topics, retained
-        messages left out; it must return at once. `replay_file`: where a wish may lie (replay.py).
+        Args:
+            inbox: source of all input.
+            open_spool: opens the spool; called in the thread.
+            connect: opens a broker connection.
+            topic_base: topic of the agent, without a final slash.
+            state: birth document; its offline form is the last will.
+            window: largest number of messages in flight.
+            mqtt311: begin with MQTT 3.1.1 instead of 5.
+            on_incoming: called in the thread with each incoming message, except retained ones; must
+                return at once.
+            replay_file: path of the replay request file, see replay.py.
+            clock: source of time.
         """
         super().__init__(name="delivery", daemon=True)
         self._inbox, self._open_spool, self._connect = inbox, open_spool, connect
@@ -98,33 +110,37 @@ class Delivery(threading.Thread):
     # Called from other threads.
 
     def offer(self, draft: Draft) -> bool:
-        """Hand over a draft without waiting; False when the inbox is full (it is declared)."""
+        """Queue a draft without waiting; return False if the inbox is full (it is declared)."""
         return self._inbox.offer(draft)
 
     @property
     def progress_s(self) -> float:
-        """When the loop last came round; for the watchdog."""
+        """Monotonic time in s of the loop's last iteration; for the watchdog."""
         return self._seen.progress_s
 
     @property
     def publisher_progress_s(self) -> float:
-        """When the connection last spoke, or had nothing to say; for the watchdog."""
+        """Time for the watchdog: the connection's last event, or last moment with no answer owed.
+
+        Monotonic, in s.
+        """
         return self._seen.publisher_progress_s
 
     def counts(self) -> DeliveryCounts:
-        """As of the loop's last turn, with what waits in the inbox."""
+        """Return the counts of the last iteration, plus the messages queued in the inbox."""
         counts = self._seen.counts
         if not self.is_alive():
             return counts
         return replace(counts, messages_pending=counts.messages_pending + len(self._inbox))
 
     def stop(self, drain_s: float) -> None:
-        """Spool what was offered, publish for at most `drain_s` seconds more, say offline, end."""
+        """Request the end: spool all drafts, publish for up to `drain_s`, publish offline."""
         self._inbox.stop(self._clock.monotonic_s() + drain_s)
 
-    # The thread.
+    # In the thread.
 
     def run(self) -> None:
+        """Build the parts in this thread and run them until `stop`."""
         with contextlib.closing(self._open_spool()) as spool:
             retained = Retained(self._state)
             writer = SpoolWriter(
@@ -155,7 +171,7 @@ class Delivery(threading.Thread):
 
 
 class _Loop:
-    """The parts of one run, in the thread that built them."""
+    """Main loop of one run, in the thread that built its parts."""
 
     def __init__(
         self,
@@ -174,6 +190,7 @@ class _Loop:
         self._look_at_s = 0.0
 
     def run(self, replay_file: Path | None) -> None:
+        """Run until stopped; then publish offline and write all pending changes."""
         try:
             while not self._finished():
                 self._receive()
@@ -213,10 +230,10 @@ class _Loop:
     def _over(self) -> bool:
         return self._stop_by_s is not None and self._clock.monotonic_s() > self._stop_by_s
 
-    # What comes in.
+    # Input.
 
     def _receive(self) -> None:
-        """Wait for mail at most a tick, then take all there is: one commit for all of it."""
+        """Wait up to one tick for input, then handle everything queued in one commit."""
         new: list[Draft] = []
         for mail in self._inbox.collect(_TICK_S):
             if isinstance(mail, Draft):
@@ -229,7 +246,7 @@ class _Loop:
         match mail:
             case LinkNote(number, note) if number == self._sender.number:
                 self._heard(note)
-            # One that has been replaced meanwhile, or has nothing to answer, is left alone.
+            # Keep a connection that is already a new one, or that owes no answer.
             case RestartLink() if not self._sender.rests:
                 self._heard(Lost("the connection's thread stands still"))
             case Unspooled():
@@ -246,7 +263,7 @@ class _Loop:
         self._sender.hear(note)
 
     def _look_around(self, replay_file: Path | None) -> None:
-        """Things that are looked at now and then: files that may have changed, the disk."""
+        """Check at intervals the disk, the replay request file and the credentials."""
         now = self._clock.monotonic_s()
         if now < self._look_at_s:
             return
@@ -259,7 +276,10 @@ class _Loop:
         self._sender.renew()
 
     def _say_goodbye(self) -> None:
-        """Offline, acknowledged, and then the end: what is still under way would bring the will."""
+        """Publish the offline state, wait for its acknowledgement, and disconnect.
+
+        A connection cut while the state is in flight would make the broker publish the will.
+        """
         until_s = self._clock.monotonic_s() + _FLUSH_S
         mid = self._sender.say_offline()
         if mid is not None:

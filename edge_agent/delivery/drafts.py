@@ -1,4 +1,4 @@
-"""Drafts to numbered messages, and the gaps that say which messages were lost. Pure."""
+"""Draft: an event or gap before it has a number."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event or gap that has no number yet; numbers are given in the order of the spool.
+    """Event or gap without a number; numbers are given in spool order.
 
-    `picture`, called when it is spooled, makes a JPEG of the frame, sent behind the event.
+    `picture` is called at spooling and returns a JPEG of the frame, sent after the event.
     """
 
     data: DefectEvent | GapEvent

@@ -1,6 +1,6 @@
-"""The embedded broker of the default set-up: amqtt, in this process, on loopback only.
+"""Embedded broker of the default setup: amqtt, in this process, on loopback only.
 
-For one machine, a demo or a first day. It keeps nothing over a restart; a plant runs its own.
+For a single machine or a demo. It keeps no messages over a restart; a plant runs its own broker.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _GRACE_S = 0.5
 _T = TypeVar("_T")
 
 
-class _Broker(Broker):  # type: ignore[misc]  # amqtt is not typed all through
-    """amqtt's, which knows who is connected: its own shutdown leaves some of them open."""
+class _Broker(Broker):  # type: ignore[misc]  # amqtt is only partly typed
+    """amqtt broker that tracks its clients; amqtt's own shutdown leaves some connections open."""
 
     def __init__(self, config: dict[str, object]) -> None:
         super().__init__(config)
@@ -33,32 +33,37 @@ class _Broker(Broker):  # type: ignore[misc]  # amqtt is not typed all through
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
     ) -> None:
+        """Serve one client and close its connection afterwards."""
         self._connected[writer] = asyncio.current_task()
         try:
             await super().stream_connected(reader, writer, listener_name)
         finally:
-            # A client that said nothing, or left without a word, is not closed by amqtt.
+            # amqtt does not close a client that sent no CONNECT or left without DISCONNECT.
             writer.close()
             del self._connected[writer]
 
     async def shutdown(self) -> None:
+        """Stop the broker and close all client connections."""
         await super().shutdown()
-        # One that was just accepted has its first turn.
+        # Let a connection that was just accepted run its first step.
         await asyncio.sleep(0)
         for writer in self._connected:
             writer.transport.abort()
-        # Whoever waits for the client learns that it has gone, and ends.
+        # Tasks that read from these clients see the closed connection and end.
         if waiting := [task for task in self._connected.values() if task]:
             await asyncio.wait(waiting, timeout=_GRACE_S)
-        # A connection closes its socket in a later turn.
+        # A connection closes its socket in a later loop iteration.
         await asyncio.sleep(0)
 
 
 class EmbeddedBroker:
-    """Running once constructed. Raises ConfigError when the port is in use."""
+    """Broker on a loopback port; it runs once constructed.
+
+    Raises ConfigError if the port is in use.
+    """
 
     def __init__(self, port: int) -> None:
-        # amqtt reports a taken port only in its log, after a while: ask first.
+        # amqtt reports a used port only in its log, and late: probe it first.
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -68,7 +73,7 @@ class EmbeddedBroker:
                     f"mqtt.port: {port}: {error.strerror}; "
                     "set another port, or mqtt.broker to the broker that runs there"
                 ) from None
-        # Its transition log is for its own developers.
+        # Log errors only: `transitions`, amqtt's state machine library, logs every change of state.
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._loop = asyncio.new_event_loop()
@@ -91,7 +96,8 @@ class EmbeddedBroker:
             raise
 
     def close(self) -> None:
-        # What was acknowledged to the agent a moment ago is still on its way to subscribers.
+        """Stop the broker after a grace period of 0.5 s."""
+        # Recently acknowledged messages may not have reached the subscribers yet.
         time.sleep(_GRACE_S)
         try:
             self._call(self._broker.shutdown())

@@ -1,4 +1,4 @@
-"""Encode drafts as numbered messages."""
+"""Encoding of drafts as numbered messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from edge_agent.messages.events import DefectEvent, Dropped, envelope
 
 
 def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
-    """The draft as message `seq`, and its picture; one that is too large becomes a gap."""
+    """Encode a draft as message `seq`, with its picture if there is one.
+
+    An event of more than `max_bytes` becomes a gap; a larger picture is left out.
+    """
     data = msgspec.structs.replace(draft.data, seq=seq)
     picture = _picture(draft)
     if picture and len(picture) <= max_bytes and isinstance(data, DefectEvent):
@@ -32,19 +35,19 @@ def messages(draft: Draft, seq: int, max_bytes: int) -> tuple[Message, ...]:
 def _picture(draft: Draft) -> bytes:
     try:
         return draft.picture() if draft.picture else b""
-    except Exception as error:  # OpenCV's own; the event must not be lost with its picture
+    except Exception as error:  # any OpenCV error; the event must not be lost with its picture
         _log.error("evidence: frame %d has no picture: %s", draft.data.frame_id, error)
         return b""
 
 
 def replayed(payload: bytes) -> bytes:
-    """The same event with `replayed` true."""
+    """Return the payload with `replayed` set to true; unchanged if it cannot be decoded."""
     try:
         tree = msgspec.json.decode(payload)
         tree["data"]["replayed"] = True
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError, RecursionError) as error:
-        # Damaged on the disk where SQLite cannot see it. It goes out as it is: subscribers refuse
-        # it by the schema, and the messages behind it must not wait for ever.
+        # Damaged on disk, undetected by SQLite. It is sent unchanged: subscribers reject it by the
+        # schema, and it must not block the messages behind it.
         _log.error("spool: a message that is no event any more: %s", error)
         return payload
     return msgspec.json.encode(tree)

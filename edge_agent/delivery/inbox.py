@@ -1,7 +1,7 @@
-"""The delivery thread's one inbox: everything that happens comes through it, in one order.
+"""Inbox of the delivery thread: the single queue for all its input, in one order.
 
-It is built first and handed to each part that speaks. A call never waits. A draft that finds no
-room is not taken; the first of these and their count are kept, to be declared.
+No call blocks. A draft that exceeds the limit is rejected; the first rejected draft and the number
+of rejected drafts are kept, to be declared as a gap.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from edge_agent.delivery.drafts import Draft
 from edge_agent.messages.state import StateDocument
 
 _MAX_INCOMING = 100
-"""Messages to us that may wait to be handled; whoever sends more is not heard."""
+"""Incoming messages that may wait; further ones are discarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unspooled:
-    """A message that is not spooled."""
+    """Message to publish without spooling."""
 
     topic: str
     payload: bytes
@@ -30,14 +30,14 @@ class Unspooled:
 
 @dataclass(frozen=True, slots=True)
 class NewHealth:
-    """The newest health document, encoded."""
+    """Latest health document, encoded as JSON."""
 
     document: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LinkNote:
-    """What the connection of this number says."""
+    """Event reported by the connection with this number."""
 
     number: int
     note: Note
@@ -45,19 +45,19 @@ class LinkNote:
 
 @dataclass(frozen=True, slots=True)
 class RestartLink:
-    """Replace the connection, unless it has nothing to answer."""
+    """Request to replace the connection, unless no answer is outstanding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End when all is sent, or at this time of the monotonic clock."""
+    """Request to end when everything is sent, or at `until_s` of the monotonic clock."""
 
     until_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedDrafts:
-    """Drafts that found `limit` others waiting."""
+    """First rejected draft and number of drafts rejected at a limit of `limit`."""
 
     first: Draft
     count: int
@@ -68,7 +68,7 @@ Mail = Draft | Unspooled | StateDocument | NewHealth | LinkNote | RestartLink | 
 
 
 class Inbox:
-    """Filled from any thread, emptied by one."""
+    """Queue filled from any thread and emptied by one."""
 
     def __init__(self, max_drafts: int) -> None:
         self._max_drafts = max_drafts
@@ -77,7 +77,7 @@ class Inbox:
         self._turned_away: RejectedDrafts | None = None
 
     def offer(self, draft: Draft) -> bool:
-        """Hand over a draft; False when there is no room, which is then declared."""
+        """Queue a draft; return False if the inbox is full (the rejection is declared)."""
         if self._mail.qsize() >= self._max_drafts:
             with self._lock:
                 first, count = draft, 0
@@ -89,27 +89,28 @@ class Inbox:
         return True
 
     def set_state(self, document: StateDocument) -> None:
-        """The state document from now on: retained, sent when connected, and at each connection."""
+        """Replace the retained state document, sent now and at each new connection."""
         self._mail.put(document)
 
     def set_health(self, document: bytes) -> None:
-        """The latest health document; sent when connected, older ones are forgotten."""
+        """Queue the latest encoded health document; it replaces older unsent ones."""
         self._mail.put(NewHealth(document))
 
     def say(self, topic: str, payload: bytes, *, correlation_data: bytes | None = None) -> None:
-        """Publish on a whole topic, not spooled: a reply. Dropped where we are not connected."""
+        """Publish a reply on a full topic, unspooled; it is dropped while disconnected."""
         self._mail.put(Unspooled(topic, payload, correlation_data))
 
     def restart_publisher(self) -> None:
-        """Give the connection up for a new one. It need not answer for that."""
+        """Request a new connection; the old one need not respond."""
         self._mail.put(RestartLink())
 
     def stop(self, until_s: float) -> None:
+        """Request the end when everything is sent, or at `until_s` of the monotonic clock."""
         self._mail.put(Stop(until_s))
 
     def hear(self, number: int, note: Note) -> None:
-        """Take a connection's note; called in paho's thread, so it does no more than that."""
-        # A note always finds room, since the window bounds them; only messages to us do not.
+        """Queue a note of connection `number`; called in paho's thread, so do no more."""
+        # The window bounds the number of notes, so they always fit; incoming messages have none.
         if isinstance(note, Incoming) and self._mail.qsize() > self._max_drafts + _MAX_INCOMING:
             return
         self._mail.put(LinkNote(number, note))
@@ -125,13 +126,14 @@ class Inbox:
             pass
 
     def take_turned_away(self) -> RejectedDrafts | None:
+        """Return and clear the record of rejected drafts; None if there are none."""
         with self._lock:
             taken, self._turned_away = self._turned_away, None
         return taken
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is queued, and nothing is to be declared."""
+        """True if nothing is queued and no rejected draft is left to declare."""
         return self._mail.empty() and not self._turned_away
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Which messages were lost, as ranges of their numbers: what a gap of our own making declares."""
+"""Gaps that declare lost messages, as ranges of message numbers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from edge_agent.messages.events import (
 
 
 class _Origin(msgspec.Struct, frozen=True):
+    """Fields of a stored event or gap that a loss declaration needs."""
+
     agent: str
     site: str
     line: str
@@ -33,13 +35,23 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 class _Envelope(msgspec.Struct, frozen=True):
+    """CloudEvent reduced to its data."""
+
     data: _Origin
 
 
 def lost(
     near: Draft, reason: GapReason, detail: str, what: Dropped | None, utc_ns: int | None = None
 ) -> Draft:
-    """A gap at the place of `near`, the message that tells best where on the strip it was."""
+    """Build the draft of a gap that declares lost messages.
+
+    Args:
+        near: message that gives the best known place on the strip.
+        reason: reason of the gap.
+        detail: text for people.
+        what: the lost messages, or None if unknown.
+        utc_ns: time of the gap, ns since 1970; that of `near` by default.
+    """
     data = near.data
     gap = GapEvent(
         agent=data.agent,
@@ -61,7 +73,7 @@ def lost(
 
 
 def overflow(near: Draft, gone: Sequence[Message]) -> Draft:
-    """The spool is full and `gone` gave way."""
+    """Build the gap that declares messages `gone`, dropped because the spool is full."""
     what = declared(gone)
     detail = (
         f"{what.messages} messages and {what.pictures} pictures dropped, oldest first: "
@@ -71,7 +83,7 @@ def overflow(near: Draft, gone: Sequence[Message]) -> Draft:
 
 
 def nowhere(topic_base: str, boot_id: str, clock: Clock = SYSTEM) -> Draft:
-    """What losses are declared near to before this run has had a frame."""
+    """Build the draft that gives the place of losses before the first frame of a run."""
     *_, site, line, agent = topic_base.split("/")
     gap = GapEvent(
         agent=agent,
@@ -92,7 +104,12 @@ def nowhere(topic_base: str, boot_id: str, clock: Clock = SYSTEM) -> Draft:
 
 
 def refused(message: Message, near: Draft, why: str) -> Draft | None:
-    """The broker does not take `message`. None for a gap that said so: that would have no end."""
+    """Build the gap that declares a message refused by the broker.
+
+    Returns:
+        The gap, or None if `message` cannot be decoded or itself declares refused messages: that
+        chain would never end.
+    """
     what = Dropped(messages=0, pictures=1, ranges=())
     if not message.kind.startswith(PICTURE):
         try:
@@ -107,7 +124,7 @@ def refused(message: Message, near: Draft, why: str) -> Draft | None:
 
 
 def says_refused(message: Message) -> bool:
-    """Whether it is a gap that declares messages the broker did not take."""
+    """Return True if `message` is a gap that declares messages the broker refused."""
     if message.kind != "gap":
         return False
     try:
@@ -121,7 +138,7 @@ MAX_RANGES = 200
 
 
 def declared(messages: Sequence[Message]) -> Dropped:
-    """With what the lost gaps among them had declared themselves."""
+    """Return the losses of `messages`, with those that gaps among them had declared."""
     numbers: list[SeqRange] = []
     count = pictures = 0
     for message in messages:
@@ -141,7 +158,11 @@ def declared(messages: Sequence[Message]) -> Dropped:
 
 
 def merged(ranges: Iterable[SeqRange]) -> tuple[SeqRange, ...]:
-    """Sorted, joined where they touch; where there are too many, the nearest are joined too."""
+    """Return the ranges sorted and joined where they touch.
+
+    Above MAX_RANGES, the nearest ranges of the same boot are joined too; with more boots than that,
+    only the last ranges stay.
+    """
     found: list[SeqRange] = []
     for one in sorted(ranges, key=lambda r: (r.boot_id, r.first_seq)):
         last = found[-1] if found else None
@@ -156,7 +177,7 @@ def merged(ranges: Iterable[SeqRange]) -> tuple[SeqRange, ...]:
             if a.boot_id == b.boot_id
         ]
         if not gaps:
-            return tuple(found[-MAX_RANGES:])  # as many boots: the oldest are history
+            return tuple(found[-MAX_RANGES:])  # a single range per boot is left
         _, at = min(gaps)
         found[at : at + 2] = [_spanning(found[at], found[at + 1])]
     return tuple(found)

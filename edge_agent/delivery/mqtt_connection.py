@@ -1,9 +1,7 @@
-"""One connection to the broker. With `watch`, the only file that imports paho.
+"""Connection to the broker; imports paho, as only `subscriber` does besides.
 
-paho is used as a pipe. A client lives for one connection and is never reused: its reconnection,
-its queue and its memory of unacknowledged messages all have traps (docs/internals.md). Its
-callbacks only put a value into a queue, since an exception there would kill its network thread
-while is_connected() stays true; and should that thread end for any other reason, that is told.
+A paho client serves one connection and is never reused: its reconnection, its queue and its store
+of unacknowledged messages are unsafe here (docs/internals.md).
 """
 
 from __future__ import annotations
@@ -38,18 +36,22 @@ _CONNECT_TIMEOUT_S = 5.0
 _CLOSE_S = 1.0
 _UNSUPPORTED_PROTOCOL = 0x84
 _MAX_INCOMING_BYTES = 256 << 10
-"""What a broker of MQTT 5 may send us; of 3.1.1, what we pass on."""
+"""Largest incoming payload passed on; an MQTT 5 broker is given a packet limit of twice this."""
 
 
 class _Client(mqtt.Client):
-    """Says so when paho's thread ends by an exception: paho itself would not."""
+    """paho client that reports an exception in its thread; paho itself does not."""
 
     died: Callable[[Exception], None]
 
     def loop_forever(
         self, timeout: float = 1.0, retry_first_connection: bool = False
     ) -> MQTTErrorCode:
-        """In paho's thread. A client is for one connection, whatever paho asks for."""
+        """Run paho's network loop in paho's thread, for one connection only.
+
+        `retry_first_connection` is ignored. An exception is passed to `died`; the loop then returns
+        MQTT_ERR_UNKNOWN.
+        """
         try:
             return super().loop_forever(timeout, retry_first_connection=False)
         except Exception as error:
@@ -58,7 +60,10 @@ class _Client(mqtt.Client):
 
 
 class Connection:
-    """Connects in the background; everything that happens arrives through `tell`."""
+    """Connection to the broker, opened in the background.
+
+    All events, from the TCP connection to its loss, arrive through `tell`, in paho's thread.
+    """
 
     def __init__(
         self,
@@ -69,7 +74,19 @@ class Connection:
         mqtt311: bool,
         subscriptions: Sequence[str] = (),
     ) -> None:
-        """Raises BrokerError when the credentials or certificates cannot be read."""
+        """Start to connect; return before the broker answers.
+
+        Args:
+            config: broker address, credentials, keepalive and window.
+            client_id: MQTT client identifier.
+            will: last will, published by the broker if the connection breaks.
+            tell: called with each event in paho's thread; must return at once.
+            mqtt311: use MQTT 3.1.1 instead of 5.
+            subscriptions: topics to subscribe to with QoS 1 at each connection.
+
+        Raises:
+            BrokerError: the credentials or certificates cannot be read.
+        """
         self._config, self._mqtt5 = config, not mqtt311
         self._read = credentials.fingerprint(config)
         host, port, tls = address(config)
@@ -80,7 +97,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(config.window + 50)  # the window is kept by who sends
+        client.max_inflight_messages_set(config.window + 50)  # InFlight enforces the window
         client.will_set(will.topic, will.payload, qos=1, retain=True)
         try:
             name = credentials.username(config)
@@ -107,7 +124,11 @@ class Connection:
         retain: bool = False,
         correlation_data: bytes | None = None,
     ) -> int | None:
-        """Send with QoS 1; the message id to wait for, or None when it could not be sent."""
+        """Send a message with QoS 1.
+
+        Returns:
+            The packet id of the expected acknowledgement, or None if nothing was sent.
+        """
         properties = None
         if correlation_data is not None and self._mqtt5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -116,22 +137,22 @@ class Connection:
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def close(self, flush_s: float = 0.0) -> None:
-        """End it, at once or when what was published is sent, at most `flush_s` seconds later.
+        """Disconnect, after waiting up to `flush_s` seconds for published data to leave.
 
-        Only a connection that ends in order makes the broker discard the last will. paho's thread
-        may hang in a name server or a dead socket; it is never waited for longer.
+        The broker discards the last will only if the connection ends with DISCONNECT. paho's thread
+        may block in a name server lookup or a dead socket, so this never waits longer.
         """
         self._client.disconnect()
         ending = threading.Thread(target=self._client.loop_stop, name="mqtt-end", daemon=True)
         ending.start()
         ending.join(flush_s)
         if ending.is_alive():
-            # paho stays while bytes are unsent; a half-open link would keep it for minutes.
+            # paho's loop runs while bytes are unsent: on a half-open link, for minutes.
             with contextlib.suppress(OSError, AttributeError):
                 self._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
     def stale(self) -> bool:
-        """Whether certificates or passwords on the disk are others by now, and can be used."""
+        """Return True if credentials or certificates on disk have changed and are usable."""
         if credentials.fingerprint(self._config) == self._read:
             return False
         try:
@@ -140,17 +161,21 @@ class Connection:
             if address(self._config)[2]:
                 credentials.tls_context(self._config)
         except OSError:
-            return False  # half-written, or wrong: what was read before goes on
+            return False  # half-written or invalid: keep using the ones read before
         return True
 
 
 class _Callbacks:
-    """paho's callbacks: each turns what happened into a note, and does nothing else."""
+    """paho callbacks; each turns one event into a note and does nothing else.
+
+    An exception in a callback would end paho's network thread while is_connected() stays True.
+    """
 
     def __init__(self, tell: Callable[[Note], None], topics: Sequence[str], host: str) -> None:
         self._tell, self._topics, self._host = tell, topics, host
 
     def attach(self, client: _Client) -> None:
+        """Set this object's methods as the callbacks of `client`."""
         client.died = self._died
         client.on_socket_open = lambda *_: self._tell(TcpConnected())
         client.on_connect_fail = lambda *_: self._tell(Lost(f"no connection to {self._host}"))
@@ -174,7 +199,7 @@ class _Callbacks:
             c.subscribe([(topic, 1) for topic in self._topics])
 
     def _subscribe(self, _c: Any, _u: Any, _mid: int, reasons: Any, _p: Any) -> None:
-        for topic, reason in zip(self._topics, reasons):  # noqa: B905  as many as the broker sent
+        for topic, reason in zip(self._topics, reasons):  # noqa: B905  the broker may send fewer
             if reason.is_failure:
                 self._tell(NotSubscribed(topic, str(reason)))
 
@@ -205,7 +230,7 @@ def _incoming(message: mqtt.MQTTMessage) -> Incoming:
 
 
 def address(config: MqttConfig) -> tuple[str, int, bool]:
-    """Host, port, TLS of the broker; the embedded one is on loopback."""
+    """Return host, port and TLS flag of the broker; the embedded broker is on loopback."""
     if config.broker == "embedded":
         return "127.0.0.1", config.port, False
     url = urlsplit(config.broker)
@@ -214,7 +239,11 @@ def address(config: MqttConfig) -> tuple[str, int, bool]:
 
 
 def check_files(config: MqttConfig) -> None:
-    """Refuse at the start what would fail at every connection. Raises ConfigError."""
+    """Check at startup the files that every connection needs.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or not valid PEM, or a key has no certificate.
+    """
     for key, name in credentials.files(config):
         try:
             credentials.path_of(name).read_bytes()

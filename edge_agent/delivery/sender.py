@@ -1,7 +1,7 @@
-"""From the spool to the broker: what is sent over the connection there is, and what the answers do.
+"""Sender: publishes from the spool over the current connection and handles the answers.
 
-Joins the link, which does not know what goes over it, with what is in flight, which knows no
-connection. What the broker took or will never take goes to the writer; the spool is only read here.
+Joins the broker link, which knows no messages, with InFlight, which knows no connection. Accepted
+and refused messages go to the spool writer; the spool is only read here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PACKET_OVERHEAD_BYTES = 32
 
 
 class Sender:
-    """Used from one thread. It has no inbox: its owner passes on what the connection says."""
+    """Sender used from one thread; its owner passes the connection's notes to `hear`."""
 
     def __init__(
         self,
@@ -54,36 +54,42 @@ class Sender:
 
     @property
     def number(self) -> int:
-        """Of the connection that counts."""
+        """Number of the current connection."""
         return self._link.number
 
     @property
     def online(self) -> bool:
+        """True if the broker has accepted the connection."""
         return self._link.online
 
     @property
     def alarm(self) -> str:
+        """Alarm text of the broker link, or ""."""
         return self._link.alarm
 
     @property
     def rests(self) -> bool:
-        """Nothing waits for an answer."""
+        """True if no answer is outstanding."""
         return not self._link.is_open or (self._link.online and not self._in_flight)
 
     @property
     def is_through(self) -> bool:
-        """All is sent and answered, but for what rests; what was answered is in the spool yet."""
+        """True if all messages are sent and answered, except those to retry later.
+
+        Answered messages may still be unsent in the spool.
+        """
         settled = len(self._writer.answered) + self._in_flight.resting == len(self._spool)
         settled = settled and not self._writer.losses_wait
         return settled and not self._in_flight and not self._retained.health_waits
 
     def is_hopeless(self, until_s: float) -> bool:
-        """No connection will be tried by then."""
+        """Return True if no connection attempt is due before `until_s`."""
         return not self._link.online and self._link.retry_at_s > until_s
 
-    # What the connection says.
+    # Notes of the connection.
 
     def hear(self, note: Note) -> None:
+        """Handle a note of the connection."""
         if isinstance(note, Acknowledged):
             self._acknowledged(note)
         elif isinstance(note, TcpConnected):
@@ -130,9 +136,10 @@ class Sender:
         else:
             self._on_incoming(message)
 
-    # What goes out.
+    # Outgoing messages.
 
     def keep_connected(self, *, may_connect: bool) -> None:
+        """Replace a connection without acknowledgements for 10 s; connect if it is time."""
         if self._in_flight.waiting_s(self._clock.monotonic_s()) > _ACK_TIMEOUT_S:
             self._lose(f"no acknowledgement for {_ACK_TIMEOUT_S:.0f} s")
         self._link.keep(may_connect=may_connect)
@@ -143,11 +150,11 @@ class Sender:
             self._lose("certificates or passwords have changed", at_once=True)
 
     def from_the_oldest(self) -> None:
-        """Messages became unsent somewhere in the spool."""
+        """Restart at the oldest message, after messages became unsent again."""
         self._in_flight.from_the_oldest()
 
     def send(self) -> None:
-        """The documents that changed, and as much of the spool as there is room for."""
+        """Publish changed documents, and messages of the spool up to the window."""
         if not self._link.online:
             return
         for topic, payload in self._retained.take():
@@ -174,13 +181,13 @@ class Sender:
         return True
 
     def say(self, message: Unspooled) -> None:
-        """Now or never."""
+        """Publish an unspooled message if online; otherwise drop it."""
         if not self._link.online:
             return
         topic, correlation_data = message.topic, message.correlation_data
         size = len(message.payload) + len(topic.encode()) + len(correlation_data or b"")
         most = self._link.max_packet_bytes
-        if most and size + _PACKET_OVERHEAD_BYTES > most:  # it would end the connection
+        if most and size + _PACKET_OVERHEAD_BYTES > most:  # the broker would end the connection
             _log.error("broker: %s: %d bytes, the broker takes %d", topic, size, most)
             return
         mid = self._link.publish(topic, message.payload, correlation_data=correlation_data)
@@ -190,7 +197,7 @@ class Sender:
         if mid is not None:
             self._in_flight.sent(mid, name, self._clock.monotonic_s())
 
-    # The end.
+    # Shutdown.
 
     def say_offline(self) -> int | None:
         """Publish the offline state; return its packet id, or None if disconnected."""
@@ -199,4 +206,5 @@ class Sender:
         return self._link.publish(f"{self._base}/state", self._retained.farewell(), retain=True)
 
     def close(self, flush_s: float) -> None:
+        """Close the connection, waiting up to `flush_s` for published data to leave."""
         self._link.close(flush_s)

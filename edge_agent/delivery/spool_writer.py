@@ -1,8 +1,7 @@
-"""What the spool is still to be told: messages with their numbers, answers, declarations of losses.
+"""Spool writer: numbers messages, stores them, and records broker answers and losses.
 
-Numbers rise in the order in which messages are stored. What gives way to new messages is declared
-in the transaction that drops it, and a message that is set aside in the one that does so. What the
-broker took is written for many at once: one sync of the disk.
+Numbers rise in storage order. A drop and its declaration share a transaction, as do a dead letter
+and its declaration. Acknowledgements are written in batches, to save syncs of the disk.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from edge_agent.messages.events import DefectEvent, Dropped, GapEvent
 _log = logging.getLogger(__name__)
 
 _SETTLE_S, _SETTLE_COUNT = 0.2, 500
-"""What the broker took is written after so long, or when so many are."""
+"""Acknowledgements are written after this time in s, or at this number."""
 _OF_MESSAGES = frozenset((GapReason.SPOOL_OVERFLOW, GapReason.SPOOL_LOSS, GapReason.REFUSED))
 
 
 class SpoolWriter:
-    """Used from one thread; the counts may be read from any."""
+    """Writer to the spool, used from one thread; its counts may be read from any."""
 
     def __init__(self, spool: Spool, near: Draft, *, clock: Clock = SYSTEM) -> None:
-        """`near`: what losses are declared near to before there was a frame."""
+        """Use `near` as the place of losses declared before the first frame."""
         self._spool, self._near, self._clock = spool, near, clock
         self._seq = 0
         self._sent: list[int] = []
@@ -41,35 +40,37 @@ class SpoolWriter:
         self._settle_at_s = math.inf
         self._losses: list[Draft] = []
         self.spooled = self.published = 0
-        """Events."""
+        """Number of events."""
         self.dropped = 0
-        """Messages."""
+        """Number of messages."""
         self._loss_gaps: Counter[str] = Counter()
-        if spool.set_aside:  # by its opening, just now
+        if spool.set_aside:  # quarantined when it was opened
             self.file_lost(spool.set_aside)
 
     def loss_gaps(self) -> dict[str, int]:
-        """Declared losses of messages, by reason."""
+        """Return the number of declared losses of messages, by reason."""
         return dict(sorted(self._loss_gaps.items()))
 
     @property
     def answered(self) -> frozenset[int]:
-        """Ids in the spool that it does not know yet to be sent or set aside."""
+        """Ids that the broker has answered but that are still unsent in the spool."""
         return frozenset((*self._sent, *(spool_id for spool_id, _ in self._aside)))
 
     @property
     def losses_wait(self) -> bool:
+        """True if losses wait to be declared."""
         return bool(self._losses)
 
-    # What happens.
+    # Events to record.
 
     def taken(self, stored: StoredMessage) -> None:
-        """The broker has it."""
+        """Record that the broker accepted `stored`."""
         self._sent.append(stored.id)
         self._settle_at_s = min(self._settle_at_s, self._clock.monotonic_s() + _SETTLE_S)
         self.published += stored.message.kind == "event"
 
     def put_aside(self, stored: StoredMessage, why: str) -> None:
+        """Make `stored` a dead letter with the reason `why`, and declare the loss."""
         message = stored.message
         _log.error("spool: message %s set aside: %s", message.seq or message.kind, why)
         self._aside.append((stored.id, why))
@@ -79,15 +80,18 @@ class SpoolWriter:
             self._losses.append(gap)
 
     def file_lost(self, name: str) -> None:
-        """The spool's file was damaged and has this name now."""
+        """Declare the loss of a damaged spool file, quarantined as `name`."""
         why = f"the spool's file was damaged and is set aside as {name}"
         self._losses.append(delivery_losses.lost(self._near, GapReason.SPOOL_LOSS, why, None))
 
-    # The spool.
+    # Writes to the spool.
 
     def enter(self, new: Sequence[Draft], turned_away: RejectedDrafts | None = None) -> None:
-        """Store what is new; where nothing is, settle what was answered, if it is time."""
-        # Losses first: in one transaction with the setting aside that they declare.
+        """Store new drafts; if there are none, write due acknowledgements.
+
+        `turned_away` are drafts that the inbox rejected; their loss is declared.
+        """
+        # Losses first, in the same transaction as the dead letters that they declare.
         drafted = [*self._take_losses(), *new]
         if turned_away:
             drafted.append(self._declared(turned_away))
@@ -97,15 +101,17 @@ class SpoolWriter:
             self._settle()
 
     def tend(self) -> None:
-        """Let the spool go back to its disk; what gives way there is declared, and a file that was
-        found damaged."""
+        """Let the spool move back to its disk if it works again.
+
+        Declare messages dropped on the way, and a file that was found damaged.
+        """
         before = self._spool.set_aside
         self._account(self._spool.tend(self._declare))
         if self._spool.set_aside != before:
             self.file_lost(self._spool.set_aside)
 
     def close(self) -> None:
-        """Write everything in hand now; a disk that failed gets its last try."""
+        """Write all pending changes, with a last attempt to use a failed disk."""
         self._spool.hurry()
         self.tend()
         self._store(self._take_losses())
@@ -126,7 +132,7 @@ class SpoolWriter:
         messages: list[Message] = []
         size = 0
         for draft in new:
-            # A part that finds room whatever it takes.
+            # Write in parts small enough to fit in every case.
             if size > self._spool.max_message_bytes // 2:
                 self._settle(messages)
                 messages, size = [], 0
@@ -147,7 +153,7 @@ class SpoolWriter:
         return made
 
     def _settle(self, messages: Sequence[Message] = ()) -> None:
-        """Write down what arrived, what the broker took and what it refused."""
+        """Write new messages, acknowledgements and dead letters in one transaction."""
         self._settle_at_s = math.inf
         sent, self._sent = self._sent, []
         aside, self._aside = self._aside, []

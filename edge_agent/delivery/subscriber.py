@@ -1,4 +1,4 @@
-"""The other end: subscribe to agents and print each alert as a line a person can read."""
+"""Subscriber to events and gaps of all agents; formats each as one line for a person."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edge_agent.errors import BrokerError
 from edge_agent.messages.events import CloudEvent, DefectEvent, GapEvent
 
 _MAX_PAYLOAD_BYTES = 16 << 20
-_SHOWN = 3  # defects named on a line; they come largest first
+_SHOWN = 3  # defects shown on a line; they are sorted by size, largest first
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """One message as it came, `event` decoded from `payload`."""
+    """Received message; `event` is decoded from `payload`."""
 
     topic: str
     payload: bytes
@@ -33,10 +33,17 @@ class ReceivedMessage:
 def listen(
     config: MqttConfig, on_subscribed: Callable[[], None]
 ) -> Iterator[ReceivedMessage | str]:
-    """Events and gaps as they come, duplicates by (agent, boot_id, seq) left out, for ever.
+    """Yield events and gaps as they arrive, for ever.
 
-    A str is what was wrong with a message that is not ours. Reconnects by itself, the first
-    time included; `on_subscribed` is called at each new subscription.
+    Duplicates by (agent, boot_id, seq) are left out. For an invalid message a str with the error is
+    yielded. Reconnects by itself, also if the first connection fails.
+
+    Args:
+        config: address and credentials of the broker.
+        on_subscribed: called in paho's thread at each new subscription.
+
+    Raises:
+        BrokerError: the credentials or certificates cannot be read.
     """
     host, port, tls = address(config)
     inbox: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
@@ -80,9 +87,12 @@ def listen(
 
 
 def decode(topic: str, payload: bytes) -> CloudEvent[DefectEvent] | CloudEvent[GapEvent]:
-    """A payload by its topic; for what is not ours ValueError, msgspec.DecodeError, RecursionError.
+    """Decode a payload by its topic.
 
-    The last for what is nested thousands deep.
+    Raises:
+        ValueError: the payload is too large.
+        msgspec.DecodeError: the payload is not a valid event or gap.
+        RecursionError: the payload is nested thousands of levels deep.
     """
     if len(payload) > _MAX_PAYLOAD_BYTES:
         raise ValueError(f"{len(payload)} bytes, more than {_MAX_PAYLOAD_BYTES}")
@@ -92,7 +102,10 @@ def decode(topic: str, payload: bytes) -> CloudEvent[DefectEvent] | CloudEvent[G
 
 
 def line(event: CloudEvent[DefectEvent] | CloudEvent[GapEvent]) -> str:
-    """12:03:04.123 agent frame 57: scratch 0.93 at 123 mm across, 14.62 m along, 35 mm2"""
+    """Return the event as one line for a person.
+
+    Example: 12:03:04.123 agent frame 57: scratch 0.93 at 123 mm across, 14.62 m along, 35 mm²
+    """
     data = event.data
     head = f"{event.time[11:23]} {data.agent} frame {data.frame_id}"
     if isinstance(data, GapEvent):

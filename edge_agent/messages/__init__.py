@@ -1,4 +1,4 @@
-"""The messages on the wire: types, JSON Schemas, AsyncAPI document."""
+"""Message types on the wire, with their JSON Schemas and AsyncAPI document."""
 
 from edge_agent.messages.commands import Command, Reply
 from edge_agent.messages.events import CloudEvent, Defect, DefectEvent, GapEvent

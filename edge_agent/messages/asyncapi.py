@@ -1,4 +1,4 @@
-"""Topics and messages as an AsyncAPI 3.0 document, made from the types that are sent."""
+"""AsyncAPI 3.0 document of all topics and messages, generated from the message types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ fields may be added within schema version 1; ignore them."""
 
 
 def document() -> dict[str, Any]:
-    """`#/components/schemas` holds every type once; each channel refers to its own."""
+    """Build the AsyncAPI document as plain dicts and lists.
+
+    `#/components/schemas` holds every type once; each channel refers to its own.
+    """
     kinds = schema.types()
     tops, components = msgspec.json.schema_components(
         kinds.values(), ref_template="#/components/schemas/{name}"
@@ -79,6 +82,7 @@ def document() -> dict[str, Any]:
 
 
 def as_yaml() -> str:
+    """Return the AsyncAPI document as YAML text, keys sorted."""
     import yaml
 
     text: str = yaml.safe_dump(document(), sort_keys=True, width=100, allow_unicode=True)
@@ -94,6 +98,6 @@ def _bindings(topic: str) -> dict[str, Any]:
 
 
 def _summary(kind: Any) -> str:
-    """The first line of the docstring; of an event, that of its data."""
+    """Return the first line of the type's docstring; for a CloudEvent, of its data type."""
     arguments = getattr(kind, "__args__", None)
     return (inspect.getdoc(arguments[0] if arguments else kind) or "").partition("\n")[0]

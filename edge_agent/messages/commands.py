@@ -1,4 +1,4 @@
-"""Commands over MQTT and the replies to them."""
+"""Payloads of commands over MQTT and of the replies to them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from edge_agent.messages.events import MessagePart
 class Command(MessagePart, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Payload of `command/status`, `command/start` and `command/stop`.
 
-    `id` is the sender's: what is asked again under the same id is answered again, not done again.
+    The sender chooses `id`. The agent runs a command once per `id`; a repeated command gets the
+    same reply again.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")]
 
 
 class PictureCommand(Command, frozen=True, kw_only=True):
-    """Payload of `command/picture`: the next frame, as JPEG on the topic that the reply names."""
+    """Payload of `command/picture`: asks for the next frame, as JPEG on the reply's `topic`."""
 
 
 class SetCoilCommand(Command, frozen=True, kw_only=True):
-    """Payload of `command/set_coil`: passed on in all that is judged from now on."""
+    """Payload of `command/set_coil`: sets the coil of all frames judged from now on."""
 
     coil: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,64}\Z")]
 
 
 class StageCommand(Command, frozen=True, kw_only=True):
-    """Payload of `command/stage`: the name of a bundle in the agent's `commands.bundle_folder`."""
+    """Payload of `command/stage`: names a bundle in the agent's `commands.bundle_folder`."""
 
     bundle: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 
@@ -45,8 +46,11 @@ COMMANDS: dict[str, type[Command]] = {
 
 
 class Reply(MessagePart, frozen=True, kw_only=True):
-    """What became of a command. `id` is the command's, "" where it could not be read; `result` is
-    null where `ok` is false, and then `error` says why."""
+    """Result of a command.
+
+    `id` is that of the command, "" if it could not be read. If `ok` is false, `result` is null and
+    `error` gives the reason.
+    """
 
     schema_version: Literal[1] = 1
     agent: str

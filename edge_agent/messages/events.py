@@ -1,4 +1,4 @@
-"""The wire schema: what subscribers read, and nothing of how we work inside.
+"""Wire schema of the messages; independent of the agent's internal types.
 
 `event` and `gap` are CloudEvents 1.0 in structured JSON; `state` and `health` are retained JSON
 documents. The JSON Schemas in docs/schema are generated from these types.
@@ -20,11 +20,11 @@ _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class MessagePart(msgspec.Struct, frozen=True, kw_only=True):
-    pass
+    """Base of all message types: immutable, built with keyword arguments."""
 
 
 class BoxPx(MessagePart, frozen=True, kw_only=True):
-    """In px of the frame: x across the strip, y along it from the frame's first line."""
+    """Bounding box in px of the frame: x across the strip, y along it from the first line."""
 
     x: _Uint
     y: _Uint
@@ -33,7 +33,7 @@ class BoxPx(MessagePart, frozen=True, kw_only=True):
 
 
 class MaskRle(MessagePart, frozen=True, kw_only=True):
-    """Kaggle RLE: "start length ..." pairs, column-major, counted from 1."""
+    """Defect mask as Kaggle RLE: "start length ..." pairs, column-major, counted from 1."""
 
     lines: _Uint
     pixels: _Uint
@@ -41,7 +41,11 @@ class MaskRle(MessagePart, frozen=True, kw_only=True):
 
 
 class Defect(MessagePart, frozen=True, kw_only=True):
-    """`id` stays the same when the defect goes on in the next frame."""
+    """Defect in a frame.
+
+    `id` stays the same if the defect continues in the next frame. `area_mm2`, `across_mm` and
+    `along_m` are null if the size of a pixel on the strip is not configured.
+    """
 
     id: str
     class_name: str
@@ -56,12 +60,16 @@ class Defect(MessagePart, frozen=True, kw_only=True):
 
 
 class GateScore(MessagePart, frozen=True, kw_only=True):
+    """Score of the gate for one frame; a frame is suspect from `threshold_logit` on."""
+
     score_logit: float
     threshold_logit: float
     probability: _Share
 
 
 class BundleRef(MessagePart, frozen=True, kw_only=True):
+    """Model bundle that judged a frame, with the names of its gate and segmenter."""
+
     name: str
     version: int
     sha256: str
@@ -70,7 +78,7 @@ class BundleRef(MessagePart, frozen=True, kw_only=True):
 
 
 class _Numbered(MessagePart, kw_only=True, frozen=True):
-    """Common to event and gap. (agent, boot_id, seq) names a message once and for all."""
+    """Fields common to event and gap; (agent, boot_id, seq) identifies a message."""
 
     schema_version: Literal[1] = 1
     agent: str
@@ -86,11 +94,11 @@ class _Numbered(MessagePart, kw_only=True, frozen=True):
 
 
 class DefectEvent(_Numbered, kw_only=True, frozen=True):
-    """One frame with at least one defect.
+    """Frame with at least one defect.
 
-    Its first `overlap_lines` lines were in the frame before too. `encoder_count` belongs to its
-    first line, `encoder_end` to the line after its last. `evidence`: below the topic of that name
-    its picture follows, a JPEG of the whole frame; empty where none was taken.
+    The previous frame also contains the first `overlap_lines` lines. `encoder_count` belongs to the
+    first line, `encoder_end` to the line after the last. If `evidence` is not empty, a JPEG of the
+    whole frame follows on the topic `evidence/<evidence>`.
     """
 
     line_count: Annotated[int, msgspec.Meta(ge=1)]
@@ -106,7 +114,7 @@ class DefectEvent(_Numbered, kw_only=True, frozen=True):
 
 
 class SeqRange(MessagePart, frozen=True, kw_only=True):
-    """Both ends included."""
+    """Range of message numbers of one boot, both ends included."""
 
     boot_id: str
     first_seq: _Uint
@@ -114,9 +122,10 @@ class SeqRange(MessagePart, frozen=True, kw_only=True):
 
 
 class Dropped(MessagePart, frozen=True, kw_only=True):
-    """What will not come: the messages within `ranges` that have not come yet.
+    """Messages that will not arrive: those within `ranges` that have not arrived yet.
 
-    `messages` is their number, as far as they were numbered or counted; `pictures` of evidence.
+    `messages` is their number, as far as they were numbered or counted. `pictures` is the number of
+    dropped evidence pictures.
     """
 
     messages: _Uint
@@ -125,11 +134,12 @@ class Dropped(MessagePart, frozen=True, kw_only=True):
 
 
 class GapEvent(_Numbered, kw_only=True, frozen=True):
-    """A stretch of strip that was not inspected, or whose event was lost, and why.
+    """Stretch of strip that was not inspected, or whose event was lost.
 
-    `line_count` is null where nobody counted the lines: a camera that was gone, without an encoder.
-    It stands for `frame_count` frames. `encoder_count` belongs to its first line, `encoder_end` to
-    the line after its last. `dropped` is given where messages were lost, not frames.
+    `line_count` is null if the lines were not counted: the camera was lost and there is no encoder.
+    The gap stands for `frame_count` frames. `encoder_count` belongs to the first line,
+    `encoder_end` to the line after the last. `dropped` is present if messages, not frames, were
+    lost.
     """
 
     line_count: int | None
@@ -148,7 +158,7 @@ GAP_TYPE = "linegate.gap.v1"
 
 
 class CloudEvent(msgspec.Struct, Generic[Data], frozen=True, kw_only=True):
-    """CloudEvents 1.0, structured mode. `time` is the capture time in UTC."""
+    """CloudEvents 1.0 envelope, structured mode. `time` is the capture time in UTC."""
 
     specversion: Literal["1.0"] = "1.0"
     id: str
@@ -160,12 +170,13 @@ class CloudEvent(msgspec.Struct, Generic[Data], frozen=True, kw_only=True):
 
 
 def utc(time_ns: int) -> str:
-    """RFC 3339 with microseconds, in UTC."""
+    """Format ns since 1970 as RFC 3339 in UTC, with microseconds."""
     at = datetime.datetime.fromtimestamp(time_ns / 1e9, tz=datetime.timezone.utc)
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def envelope(data: Data, time_ns: int) -> CloudEvent[Data]:
+    """Wrap an event or gap in its CloudEvent; `time_ns` is the capture time, ns since 1970."""
     return CloudEvent(
         id=f"{data.agent}/{data.boot_id}/{data.seq}",
         source=f"/{data.site}/{data.line}/{data.agent}",

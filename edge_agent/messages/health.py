@@ -1,4 +1,4 @@
-"""The retained `health` document."""
+"""Types of the retained `health` document."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from edge_agent.messages.events import MessagePart, _Uint
 
 
 class StageTimes(MessagePart, frozen=True, kw_only=True):
+    """Latency of one stage: the number of frames, and percentiles in ms."""
+
     count: _Uint
     p50_ms: float
     p95_ms: float
@@ -15,9 +17,12 @@ class StageTimes(MessagePart, frozen=True, kw_only=True):
 
 
 class CameraHealth(MessagePart, frozen=True, kw_only=True):
-    """What the camera sent, in its own blocks. `blocks_rejected` were declared, by reason;
-    "line_rate" counts those that did not fit the encoder, and were inspected. Packets: null where
-    the camera has none."""
+    """State and block counts of the camera.
+
+    Blocks are the camera's own transfer units. `blocks_rejected` counts, by reason, blocks declared
+    as gaps; its entry "line_rate" counts blocks that did not match the encoder but were inspected.
+    The packet counts are null if the camera reports none.
+    """
 
     state: Literal["streaming", "impaired", "lost"]
     reason: str
@@ -32,13 +37,14 @@ class CameraHealth(MessagePart, frozen=True, kw_only=True):
 
 
 class HealthDocument(MessagePart, kw_only=True, frozen=True):
-    """Retained, every few seconds. Counts are since the agent started.
+    """Retained document with counts since the agent started, sent every few seconds.
 
-    Frames captured = inspected + in gaps + `frames_in_progress` (taken, not judged yet). Gaps of
-    reason spool_overflow, spool_loss and refused are left out of that: their frames were inspected,
-    their events were lost. Lines captured = inspected + `gap_lines` + `lines_in_work`. Gaps whose
-    lines nobody counted are in `gaps_of_unknown_length`. `messages_refused` are set aside on the
-    agent. `alarms` is what a person should see to, in words; empty when all is well.
+    Frames captured = inspected + in gaps + `frames_in_progress` (taken, not judged yet). Gaps with
+    reason spool_overflow, spool_loss and refused do not count here: their frames were inspected,
+    and only their events were lost. Lines captured = inspected + `gap_lines` + `lines_in_work`.
+    `gaps_of_unknown_length` counts gaps without a line count. `messages_refused` counts messages
+    that the broker refused and the agent keeps as dead letters. `alarms` lists conditions that need
+    a person, as text; it is empty if there are none.
     """
 
     schema_version: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""The JSON Schemas of all messages, generated from their types."""
+"""JSON Schemas of all messages, generated from the message types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_agent.messages.state import StateDocument
 
 
 def types() -> dict[str, Any]:
-    """What is said on each topic below the agent's, by the topic's name."""
+    """Return the message type of each topic below the agent's, by topic name."""
     return {
         "event": CloudEvent[DefectEvent],
         "gap": CloudEvent[GapEvent],
@@ -26,16 +26,17 @@ def types() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema (2020-12) per topic, by the topic's name."""
+    """Return the JSON Schema (2020-12) of each message, by topic name."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {name: dialect | tidied(msgspec.json.schema(kind)) for name, kind in types().items()}
 
 
 def tidied(schema: Any) -> Any:
-    """A schema as it is published.
+    """Return `schema` in its published form.
 
-    Docstrings without their indentation, which Python strips from 3.13 on only. A field that has
-    but one value is always written: msgspec takes its default for leave to leave it out.
+    Descriptions lose the indentation that Python strips from docstrings only from 3.13 on. A field
+    with a single allowed value becomes required: it is always written, but msgspec lists a field
+    with a default as optional.
     """
     if isinstance(schema, dict):
         found = {

@@ -1,4 +1,4 @@
-"""The retained `state` document: agent, camera, bundle, update."""
+"""Types of the retained `state` document: agent, camera, bundle, update."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from edge_agent.messages.events import BundleRef, MessagePart, _Share, _Uint
 
 
 class CameraState(MessagePart, frozen=True, kw_only=True):
-    """impaired: it sends, but part of it is missing or of no use; `reason` is that of the gaps, or
-    line_rate. lost: not_found, no_answer, control_taken, no_data or refused."""
+    """State of the camera.
+
+    impaired: the camera sends, but some of its data is missing or unusable; `reason` is the reason
+    of the gaps, or line_rate. lost: `reason` is not_found, no_answer, control_taken, no_data or
+    refused.
+    """
 
     state: Literal["streaming", "impaired", "lost"]
     reason: str
@@ -18,15 +22,16 @@ class CameraState(MessagePart, frozen=True, kw_only=True):
 
 
 class TrialReport(MessagePart, frozen=True, kw_only=True):
-    """A staged bundle (candidate) beside the one that ran, both on the same frames of the line.
+    """Comparison of a staged bundle (candidate) and the running one on the same frames.
 
-    `changed_to_suspect`: frames the running bundle found clean and the candidate does not;
-    `changed_to_clean` the reverse; `turned_frames`: the frame numbers of the first few of both.
-    Times are of gate and segmenter together, taken in turn under the same load: they compare, and
-    are longer than on the line. `slowdown` is the ratio of their means. `expected_p95_ms` is what
-    the running bundle took on the line, times that. `mask_iou` is the intersection of both bundles'
-    defects over their union, in pixels; 1 where neither found any. `errors`: frames that a network
-    failed on, which are left out of all else.
+    `changed_to_suspect` counts frames that are clean for the running bundle and suspect for the
+    candidate; `changed_to_clean` is the reverse; `turned_frames` lists the first few frame numbers
+    of both. Times cover gate and segmenter together. Both bundles run in turn under the same load,
+    so their times are comparable, but longer than on the line. `slowdown` is the ratio of the mean
+    times. `expected_p95_ms` is the running bundle's p95 on the line times `slowdown`. `mask_iou` is
+    the intersection of both bundles' defects over their union, in pixels; 1 if neither found any.
+    `errors_running` and `errors_candidate` count frames on which a network failed; all other values
+    leave these frames out.
     """
 
     frames: _Uint = 0
@@ -49,14 +54,19 @@ class TrialReport(MessagePart, frozen=True, kw_only=True):
 
 
 class UpdateBundle(MessagePart, frozen=True, kw_only=True):
+    """Bundle that an update installs."""
+
     name: str
     version: int
     sha256: str
 
 
 class UpdateOutcome(MessagePart, frozen=True, kw_only=True):
-    """How the last update ended. refused: before it ran; rolled_back: after; cancelled: by hand
-    before it ran. `reason` is for people, "" when it was committed."""
+    """Result of the last update.
+
+    refused: rejected before it ran. rolled_back: rejected after it ran. cancelled: stopped by a
+    person before it ran. `reason` is text for people, "" if the update was committed.
+    """
 
     result: Literal["committed", "refused", "rolled_back", "cancelled"]
     bundle: UpdateBundle
@@ -66,7 +76,11 @@ class UpdateOutcome(MessagePart, frozen=True, kw_only=True):
 
 
 class UpdateState(MessagePart, frozen=True, kw_only=True):
-    """trying: beside the bundle that runs; proving: it runs, and is given up at the first fault."""
+    """State of the update.
+
+    trying: the candidate runs beside the running bundle. proving: the candidate runs on the line
+    and is rolled back at the first fault.
+    """
 
     phase: Literal["idle", "staged", "trying", "proving"]
     candidate: UpdateBundle | None
@@ -74,11 +88,11 @@ class UpdateState(MessagePart, frozen=True, kw_only=True):
 
 
 class StateDocument(MessagePart, kw_only=True, frozen=True):
-    """Retained: the birth document, and (state "offline") the last will. Sent again when the
-    camera's state or the bundle changes, an update goes on, or a command stops or starts the
-    inspection.
+    """Retained document: birth message and, with state "offline", last will.
 
-    Offline `bundle` is null: nothing runs; `camera` is as it was last.
+    Sent again if the state of the camera, the bundle or the update changes, or if a command stops
+    or starts the inspection. Offline, `bundle` is null because nothing runs, and `camera` is the
+    last known state.
     """
 
     schema_version: Literal[1] = 1

@@ -1,1 +1,1 @@
-"""Camera, inspection and delivery joined; only this package knows all three."""
+"""Pipeline that joins camera, inspection and delivery; only this package imports all three."""

@@ -1,4 +1,4 @@
-"""Build the messages of a frame and of a gap. Pure: no clock, no queue, no thread."""
+"""Builders of the messages of a frame and of a gap. Pure: no clock, no queue, no thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_agent.messages import events
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentIdentity:
-    """The sender of a message; `boot_id` is new at every start of the agent."""
+    """Sender of a message; `boot_id` is new at each start of the agent."""
 
     agent: str
     site: str
@@ -37,9 +37,12 @@ def defect_event(
     """Build the event of a frame with defects.
 
     Args:
+        identity: sender of the event.
+        frame: the judged frame.
         bundle: the bundle that judged the frame.
         class_names: the bundle's classes; class 1 is the first.
-        regions: at least one.
+        verdict: the gate's decision.
+        regions: the defects; at least one.
         places: one for each region, in the same order.
         latency_ms: milliseconds by stage.
     """
@@ -94,7 +97,7 @@ def _common(identity: AgentIdentity, of: Frame | Gap) -> dict[str, Any]:
         "line": identity.line,
         "coil": identity.coil,
         "boot_id": identity.boot_id,
-        "seq": 0,  # the spool gives the number
+        "seq": 0,  # the spool writer sets the number
         "replayed": False,
         "frame_id": of.frame_id,
         "first_line": of.span.first_line,
@@ -105,5 +108,5 @@ def _common(identity: AgentIdentity, of: Frame | Gap) -> dict[str, Any]:
 
 
 def _sigmoid(logit: float) -> float:
-    # 1 / (1 + e^-x), written so that neither side overflows.
+    # 1 / (1 + e^-x), in two forms, so that exp() does not overflow for either sign.
     return 1 / (1 + exp(-logit)) if logit >= 0 else exp(logit) / (1 + exp(logit))

@@ -1,4 +1,4 @@
-"""Frames as pictures for people: JPEG, bounded in bytes, and so many a minute."""
+"""Frames as JPEG pictures for people, limited in bytes and in number per minute."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edge_agent.frame import Image
 
 
 class RateLimit:
-    """A bucket that fills by `per_minute`, and holds as many."""
+    """Token bucket of size `per_minute`, refilled at `per_minute`."""
 
     def __init__(self, per_minute: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock_s = float(per_minute), clock_s
         self._left, self._counted_at_s = self._most, clock_s()
 
     def take(self) -> bool:
-        """Whether one more is allowed now; it is then taken."""
+        """Take one token; return False if none is left."""
         now_s = self._clock_s()
         gained = (now_s - self._counted_at_s) * self._most / 60
         self._left, self._counted_at_s = min(self._most, self._left + gained), now_s
@@ -32,12 +32,19 @@ class RateLimit:
 
 
 _JPEG_MAX_PX = 65_500
-"""Of a side; the encoder raises beyond."""
+"""Largest side of a JPEG in px; the encoder raises an error above it."""
 
 
 def jpeg(image: Image, rules: EvidenceConfig) -> tuple[bytes, tuple[int, int]]:
-    """The JPEG of `image`, uint8 (lines, pixels) or RGB (lines, pixels, 3), halved until
-    `max_bytes` hold it, and its own (lines, pixels)."""
+    """Encode an image as JPEG, halving its size until it fits in `max_bytes`.
+
+    Args:
+        image: uint8, grey (lines, pixels) or RGB (lines, pixels, 3).
+        rules: JPEG quality and `max_bytes`.
+
+    Returns:
+        The JPEG data and its (lines, pixels).
+    """
     shown: Any = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     while True:
         lines, pixels = shown.shape[:2]

@@ -1,7 +1,6 @@
-"""Camera, inference and delivery joined by bounded queues; the only file that knows everyone.
+"""Pipeline: camera, inference and delivery, joined by bounded queues.
 
-Every line and every frame the camera counts ends in exactly one of two places: inspected, or
-declared in a gap.
+Each line and each frame that the camera counts is either inspected or declared in a gap.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _GRAB_TIMEOUT_S = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """A frame that was judged, by which bundle and in what time; or `failed` on it."""
+    """Judged frame with its bundle and the time taken; `failed` if inference raised an error."""
 
     frame: Frame
     bundle_sha256: str
@@ -42,7 +41,11 @@ class Inspection:
 
 
 class Pipeline:
-    """`start`, then `finished` until it is true or `stop` is called, then `join`."""
+    """Camera thread and inference thread of one run.
+
+    Call `start`, wait for `finished` or call `stop`, then `join`. `failure` is the error of the
+    camera that ended the run, or None.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Pipeline:
         self.tally = Tally()
         self.failure: EdgeError | None = None
         self.observer: Callable[[Inspection], None] | None = None
-        """Told of each judged frame by the inference thread: it must not wait, nor raise."""
+        """Called with each judged frame in the inference thread; must not block or raise."""
         self._evidence = config.evidence
         self._pictures = RateLimit(config.evidence.per_minute)
         self._wanted: queue.SimpleQueue[Frame] | None = None
@@ -73,42 +76,52 @@ class Pipeline:
         self._stop = threading.Event()
         now = time.monotonic()
         self.progress_s = {"camera": now, "inference": now}
-        """When each loop last came round; for the watchdog. One that has ended is gone from it."""
+        """Monotonic time in s of the last iteration of each running loop; for the watchdog."""
         self._threads = [
             threading.Thread(target=self._grab_loop, name="camera", daemon=True),
             threading.Thread(target=self._inspect_loop, name="inference", daemon=True),
         ]
 
     def start(self) -> None:
+        """Start both threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """No more frames are grabbed; those that were are still judged."""
+        """Stop grabbing frames; frames already grabbed are still judged."""
         self._stop.set()
 
     def use(self, models: Models) -> None:
-        """From the next frame on; a frame that is being judged is judged to its end by the old."""
+        """Use `models` from the next frame on; a frame in progress finishes with the old ones."""
         self._models = models
 
     def set_coil(self, coil: str) -> None:
-        """For what is judged from now on."""
+        """Set the coil of frames judged from now on."""
         self._who = replace(self._who, coil=coil)
 
     @property
     def coil(self) -> str:
+        """Current coil."""
         return self._who.coil
 
     def suspend(self, why: str) -> None:
-        """Inspect nothing. A live camera's frames are taken all the same, and declared as gaps
-        with this reason; others wait to be asked for."""
+        """Stop the inspection, with `why` as the detail of the gaps.
+
+        Frames of a live camera are still taken, and declared as gaps of reason stopped; a camera
+        that is not live waits.
+        """
         self._why_stopped = why
 
     def resume(self) -> None:
+        """Restart the inspection."""
         self._why_stopped = ""
 
     def next_frame(self, timeout_s: float) -> Frame | None:
-        """A copy of the next frame, whether it is judged or not."""
+        """Wait for the next frame, judged or not.
+
+        Returns:
+            A copy of the frame, or None if none arrives within `timeout_s`.
+        """
         mine: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._wanted = mine
         try:
@@ -118,18 +131,21 @@ class Pipeline:
 
     @property
     def suspended(self) -> bool:
+        """True if the inspection is stopped."""
         return bool(self._why_stopped)
 
     @property
     def camera(self) -> Camera:
-        """For its status and counts; only the camera thread grabs."""
+        """Camera, for its status and counts; only the camera thread grabs frames."""
         return self._camera
 
     @property
     def finished(self) -> bool:
+        """True if both threads have ended."""
         return not any(thread.is_alive() for thread in self._threads)
 
     def join(self) -> None:
+        """Wait for both threads to end."""
         for thread in self._threads:
             thread.join()
 
@@ -156,7 +172,7 @@ class Pipeline:
         finally:
             self._camera.close()
             self._put(None)
-            del self.progress_s["camera"]  # at its end, not standing still
+            del self.progress_s["camera"]  # the thread has ended; the watchdog must not report it
 
     def _limit_reached(self) -> bool:
         return self._limit is not None and self.tally.captured >= self._limit
@@ -168,14 +184,14 @@ class Pipeline:
         try:
             self._queue.put_nowait(taken)
         except queue.Full:
-            # The camera does not wait: what finds no room is lost, and said to be.
+            # A live camera does not wait: a frame that finds the queue full is declared lost.
             if isinstance(taken, Frame):
                 detail = f"{self._queue.maxsize} frames were waiting"
                 taken = _gap(taken, GapReason.OVERLOAD, detail)
             self._declare(taken)
 
     def _put(self, item: Frame | Gap | None) -> None:
-        """Wait for room, and keep the camera's progress mark fresh: waiting is not hanging."""
+        """Queue an item, waiting for room; meanwhile refresh the camera's progress time."""
         while True:
             try:
                 self._queue.put(item, timeout=_GRAB_TIMEOUT_S)
@@ -206,7 +222,7 @@ class Pipeline:
             models, began = self._models, time.monotonic_ns()
             try:
                 self._inspect(item, models, began)
-            except Exception as error:  # whatever a native library raises, the line goes on
+            except Exception as error:  # any error of a native library; the line must go on
                 _log.exception("frame %d", item.frame_id)
                 detail = f"{type(error).__name__}: {error}"[:300]
                 self._declare(_gap(item, GapReason.INFERENCE_ERROR, detail))
@@ -222,7 +238,7 @@ class Pipeline:
         times = {"wait": _ms(began - frame.span.captured_monotonic_ns)}
         verdict = models.gate.judge(frame.image)
         if not isfinite(verdict.score_logit):
-            # Neither clean nor an alert: JSON has no such number, so it is declared as a gap.
+            # NaN or infinity is neither clean nor suspect, and JSON cannot hold it: declare a gap.
             raise ArithmeticError(f"the gate's score is {verdict.score_logit}")
         judged = time.monotonic_ns()
         times["gate"] = _ms(judged - began)
@@ -230,9 +246,9 @@ class Pipeline:
         if verdict.suspect:
             found = models.segmenter.find(frame.image, verdict.suspect_tiles)
             times["segment"] = _ms(time.monotonic_ns() - judged)
-        # A defect goes on in the next frame only under the same class names.
+        # A defect continues in the next frame only under the same class names.
         places = self._strip.place(frame, found, models.class_names)
-        # What the frame before has told is not told again.
+        # Leave out defects that the previous frame's event has already reported.
         found, places = untold(found, places)
         times["total"] = _ms(time.monotonic_ns() - frame.span.captured_monotonic_ns)
         if found:
@@ -256,15 +272,15 @@ class Pipeline:
         self._tell(frame, models, began)
 
     def _picture(self, frame: Frame) -> Callable[[], bytes] | None:
-        """What makes the frame's picture, in whatever thread; None where none is wanted."""
+        """Return a function that makes the frame's picture in any thread; None if not wanted."""
         rules = self._evidence
         if not rules.pictures or not self._pictures.take():
             return None
-        image = frame.image.copy()  # the camera may use its buffer again
+        image = frame.image.copy()  # the camera may reuse its buffer
         return lambda: jpeg(image, rules)[0]
 
     def _declare(self, gap: Gap) -> None:
-        """Either thread: an overload is declared where it happens."""
+        """Declare a gap; called in both threads, since an overload occurs in the camera thread."""
         _log.warning("gap: frame %d: %s: %s", gap.frame_id, gap.reason.value, gap.detail)
         event = event_builder.gap_event(self._who, gap)
         self._delivery.offer(Draft(event, gap.span.captured_utc_ns))

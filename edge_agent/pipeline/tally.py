@@ -1,4 +1,4 @@
-"""What was counted and how long it took, and the words to systemd."""
+"""Counts and latencies of one run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEPT_TIMES = 20_000
 
 
 class _Times:
-    """The last 20,000 of a stage, in memory that does not grow with the run."""
+    """Last 20,000 times of a stage, in ms, in fixed memory."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -30,8 +30,10 @@ class _Times:
 
 
 class Tally:
-    """Counts of one run, from several threads. Every frame and every line ends in `inspected` or in
-    a gap; a gap counts as many frames as it stands for."""
+    """Counts of one run, updated from several threads.
+
+    Each frame and each line ends in `inspected` or in a gap; a gap counts `frame_count` frames.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,6 +44,7 @@ class Tally:
         self._times: dict[str, _Times] = {}
 
     def frame_captured(self, taken: Frame | Gap) -> None:
+        """Count a frame, or the frames and lines of a gap, from the camera."""
         with self._lock:
             if isinstance(taken, Gap):
                 self.captured += taken.frame_count
@@ -53,6 +56,14 @@ class Tally:
     def frame_inspected(
         self, *, lines: int, suspect: bool, defective: bool, times_ms: dict[str, float]
     ) -> None:
+        """Count an inspected frame.
+
+        Args:
+            lines: lines not yet counted with the previous frame.
+            suspect: the gate found the frame suspect.
+            defective: the frame has defects to report.
+            times_ms: milliseconds by stage.
+        """
         with self._lock:
             self.inspected += 1
             self.lines_inspected += lines
@@ -64,6 +75,7 @@ class Tally:
                 self._times[stage].add(ms)
 
     def gap(self, gap: Gap) -> None:
+        """Count a declared gap."""
         with self._lock:
             self._gaps[gap.reason] += gap.frame_count
             self._gap_lines[gap.reason] += gap.line_count or 0
@@ -71,26 +83,28 @@ class Tally:
 
     @property
     def in_work(self) -> int:
-        """Frames taken and not judged yet; 0 at the end of a run, or a frame was lost."""
+        """Frames taken and not judged yet; not 0 at the end of a run means a lost frame."""
         with self._lock:
             return self.captured - self.inspected - sum(self._gaps.values())
 
     def gaps(self) -> dict[str, int]:
+        """Return the number of frames in gaps, by reason."""
         with self._lock:
             return {reason.value: count for reason, count in sorted(self._gaps.items())}
 
     @property
     def lines_in_work(self) -> int:
-        """As `in_work`, of lines."""
+        """Lines taken and not judged yet; 0 at the end of a run."""
         with self._lock:
             return self.lines_captured - self.lines_inspected - sum(self._gap_lines.values())
 
     def gap_lines(self) -> dict[str, int]:
+        """Return the number of lines in gaps, by reason."""
         with self._lock:
             return {reason.value: lines for reason, lines in sorted(self._gap_lines.items())}
 
     def times(self) -> dict[str, StageTimes]:
-        """Percentiles over the last 20,000 frames of each stage; `count` is of all."""
+        """Return percentiles over the last 20,000 frames of each stage; `count` is the total."""
         with self._lock:
             kept = {stage: (one.count, one.kept()) for stage, one in self._times.items()}
         found = {}

@@ -1,4 +1,4 @@
-"""What a command over MQTT can do to the agent (remote.Line), and nothing else."""
+"""Actions that commands over MQTT can perform on the agent (commands.CommandTarget)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICTURE_S = 5.0
 
 
 class AgentActions:
-    """Called in the commands' thread."""
+    """Actions on the agent, called in the thread of the command receiver."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class AgentActions:
         self._pipeline, self._state_keeper, self._health = pipeline, state_keeper, health
 
     def status(self) -> dict[str, Any]:
+        """Return the state document, the health document and the coil."""
         return {
             "state": msgspec.to_builtins(self._state_keeper.document()),
             "health": msgspec.to_builtins(self._health()),
@@ -42,6 +43,11 @@ class AgentActions:
         }
 
     def picture(self) -> tuple[int, Image]:
+        """Return number and image of the next frame.
+
+        Raises:
+            CommandRefused: no frame arrives within 5 s.
+        """
         frame = self._pipeline.next_frame(_PICTURE_S)
         if frame is None:
             raise CommandRefused(
@@ -50,17 +56,27 @@ class AgentActions:
         return frame.frame_id, frame.image
 
     def set_coil(self, coil: str) -> None:
+        """Set the coil of frames judged from now on."""
         self._pipeline.set_coil(coil)
 
     def start(self) -> None:
-        """From the next frame on; said in the state document, and so is `stop`."""
+        """Restart the inspection from the next frame on, and update the state document."""
         self._pipeline.resume()
         self._state_keeper.inspects(True)
 
     def stop(self) -> None:
+        """Stop the inspection and update the state document."""
         self._pipeline.suspend("stopped by a command")
         self._state_keeper.inspects(False)
 
     def stage(self, folder: Path) -> str:
+        """Stage the bundle in `folder`.
+
+        Returns:
+            The candidate's sha256, or "" if there is no candidate.
+
+        Raises:
+            EdgeError: the bundle is invalid or not allowed.
+        """
         record = staging.stage(self._config, self._slots, folder)
         return record.candidate.sha256 if record.candidate else ""

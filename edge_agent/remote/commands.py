@@ -1,10 +1,7 @@
-"""Commands over MQTT: what may be asked is in `commands.allow`, and nothing else happens.
+"""Commands over MQTT on `<topics>/command/<name>`, JSON; limited to `commands.allow`.
 
-`<topics>/command/<name>` in, JSON; one reply a command out. What a message says is held against a
-type, and becomes a coil's name, or the name of a bundle in one folder; never a path, a program or a
-topic. A command has an id: the same id again gets the same reply, and nothing is done twice.
-Retained commands are not for now and are ignored; so is what is too large, and what comes faster
-than `commands.per_minute`, without a reply, which would only make a flood two. All is counted.
+Payloads are checked against a type; they give coil and bundle names, never paths, programs or
+topics. A repeated id gets the same reply and no second action.
 """
 
 from __future__ import annotations
@@ -44,35 +41,47 @@ _log = logging.getLogger(__name__)
 
 
 class CommandRefused(EdgeError):
-    """The sender of the command must act."""
+    """Refusal of a command that its sender must correct."""
 
 
 class CommandTarget(Protocol):
-    """What a command can reach; each is called in the commands' thread."""
+    """Interface to the agent's actions, called in the thread of the command receiver."""
 
-    def status(self) -> dict[str, Any]: ...
-
-    def picture(self) -> tuple[int, Image]:
-        """The number and the image of the next frame. Raises Refused when none comes."""
+    def status(self) -> dict[str, Any]:
+        """Return the state of the agent as JSON-compatible values."""
         ...
 
-    def set_coil(self, coil: str) -> None: ...
+    def picture(self) -> tuple[int, Image]:
+        """Return number and image of the next frame. Raises CommandRefused if none arrives."""
+        ...
 
-    def start(self) -> None: ...
+    def set_coil(self, coil: str) -> None:
+        """Set the coil of frames judged from now on."""
+        ...
 
-    def stop(self) -> None: ...
+    def start(self) -> None:
+        """Restart the inspection."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the inspection."""
+        ...
 
     def stage(self, folder: Path) -> str:
-        """Raises EdgeError; else the sha256 of what was staged."""
+        """Stage the bundle in `folder` and return its sha256. Raises EdgeError."""
         ...
 
 
 Say = Callable[..., None]
-"""`say(topic, payload, correlation_data=…)`: sent, not spooled."""
+"""`say(topic, payload, correlation_data=…)` publishes a message without spooling it."""
 
 
 class CommandReceiver(threading.Thread):
-    """`receive` from any thread; the commands are done one after the other, in a thread."""
+    """Thread that executes commands one after the other; `receive` may be called from any thread.
+
+    Ignored without a reply are retained commands (they are out of date), too large ones, and those
+    above `commands.per_minute`: replies would double a flood. All are counted.
+    """
 
     def __init__(
         self,
@@ -94,21 +103,22 @@ class CommandReceiver(threading.Thread):
 
     @property
     def subscriptions(self) -> tuple[str, ...]:
+        """Topics of the allowed commands."""
         return tuple(f"{self._base}/command/{name}" for name in sorted(set(self._rules.allow)))
 
     def counts(self) -> dict[str, int]:
-        """By what became of them."""
+        """Return the number of commands by result."""
         return dict(sorted(self._counts.items()))
 
     def receive(self, message: Incoming) -> None:
-        """Returns at once."""
+        """Queue a command and return at once; count it as too_many if the queue is full."""
         try:
             self._waiting.put_nowait(message)
         except queue.Full:
             self._counts["too_many"] += 1
 
     def stop(self) -> None:
-        """What waits is not done any more."""
+        """End the thread; commands still queued may be discarded."""
         while True:
             try:
                 self._waiting.put_nowait(None)
@@ -117,23 +127,25 @@ class CommandReceiver(threading.Thread):
                 self._waiting.get_nowait()
 
     def run(self) -> None:
+        """Execute queued commands until `stop`."""
         while True:
             message = self._waiting.get()
             if message is None:
                 return
             try:
                 self.handle(message)
-            except Exception:  # one command must not end all that come after it
+            except Exception:  # a failed command must not end the thread
                 _log.exception("command on %s", message.topic)
 
-    # The thread.
+    # In the thread.
 
     def handle(self, message: Incoming) -> None:
+        """Check, execute and answer one command."""
         name = message.topic.removeprefix(f"{self._base}/command/")
         if message.retained:
             self._counts["retained"] += 1
         elif name not in self._rules.allow:
-            self._counts["refused"] += 1  # we subscribed to no such topic
+            self._counts["refused"] += 1  # not subscribed, yet the broker delivered it
         elif len(message.payload) > MAX_PAYLOAD_BYTES or (
             len(message.correlation_data or b"") > _MAX_CORRELATION_BYTES
         ):
@@ -187,7 +199,11 @@ class CommandReceiver(threading.Thread):
         return {"inspecting": name == "start"}
 
     def _folder(self, name: str) -> Path:
-        """One of those that lie in the folder: the name is looked for, not followed."""
+        """Return the bundle folder called `name`.
+
+        The name is compared with the folder's entries and never used as a path, and a symbolic link
+        is refused, so it cannot lead outside. Raises CommandRefused.
+        """
         try:
             found = [p for p in Path(self._rules.bundle_folder).iterdir() if p.name == name]
         except OSError as error:

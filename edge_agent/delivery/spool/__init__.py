@@ -1,1 +1,1 @@
-"""The durable queue between the line and the broker."""
+"""Durable message queue between the line and the broker."""

@@ -1,4 +1,4 @@
-"""Messages as the spool keeps them, and what one transaction does with them."""
+"""Messages as stored in the spool, and the changes of one transaction."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PICTURE = "evidence/"
-"""The kinds that begin so give way before events and gaps."""
+"""Prefix of picture messages, which are dropped before events and gaps."""
 
 PENDING, SENT, ASIDE = 0, 1, 2
-"""States of a message: to be sent, taken by the broker, kept apart for a person."""
+"""States of a message: unsent, accepted by the broker, dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`kind` is what follows the agent's topic: event, gap, evidence/ID."""
+    """Message to store; `kind` is its topic below the agent's: event, gap, evidence/ID."""
 
     kind: str
     boot_id: str
@@ -24,7 +24,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """`again`: to be sent though it was sent before, by a person's wish."""
+    """Message in the spool; `again` is True if a person requested that it be sent again."""
 
     id: int
     message: Message
@@ -36,7 +36,11 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class StoreChange:
-    """What one transaction does: mark as sent, set aside with a reason, store in order."""
+    """Changes of one transaction.
+
+    `sent` are ids to mark as sent, `aside` ids to mark as dead letters, with a reason, and `new`
+    messages to store, in order.
+    """
 
     sent: Sequence[int] = ()
     aside: Sequence[tuple[int, str]] = ()
@@ -45,7 +49,7 @@ class StoreChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageFilter:
-    """Messages by when they were spooled, in ns since 1970, and by what became of them."""
+    """Filter by time of spooling, in ns since 1970, bounds included, and by state."""
 
     since_ns: int = 0
     until_ns: int = (1 << 63) - 1
@@ -53,6 +57,7 @@ class MessageFilter:
 
     @property
     def where(self) -> tuple[str, tuple[int, ...]]:
+        """SQL condition of the filter and the values of its parameters."""
         marks = ",".join("?" * len(self.states))
         return f"spooled_ns BETWEEN ? AND ? AND state IN ({marks})", (
             self.since_ns,

@@ -1,6 +1,6 @@
-"""The spool's file, read beside the agent that writes it. Nothing is ever written here.
+"""Read-only access to the spool's file while the agent writes it.
 
-Only what is on the disk is seen: while the agent's spool is in memory, newer messages are not.
+It sees the disk only: while the agent's spool is in memory, newer messages are missing here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ STATES = {
     "sent": SENT,
     "refused": ASIDE,
 }
-"""What may become of a message, as people call it."""
+"""State names used in the command line."""
 _NAMES = {number: name for name, number in STATES.items()}
 
 
 class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages by what became of them; pictures are part of `pending`. Times in ns since 1970."""
+    """Messages by state; `pending` includes pictures. Times in ns since 1970."""
 
     pending: int
     sent: int
@@ -38,21 +38,26 @@ class SpoolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def state_of(stored: StoredMessage) -> str:
+    """Return the name of a message's state: pending, sent or refused."""
     return _NAMES[stored.state]
 
 
 class SpoolReader:
-    """Raises SpoolError where there is no spool, or it cannot be read."""
+    """Read-only connection to a spool file.
+
+    Raises SpoolError if there is no spool or it cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Not as a context manager: sqlite3's own is about transactions.
+        # sqlite3's own context manager handles transactions, it does not close; hence `close`.
         if not path.is_file():
             raise SpoolError(f"{path}: no spool is there; has an agent with this config run?")
         with self._told():
             self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
 
     def status(self) -> SpoolStatus:
+        """Return the counts, times and size of the spool. Raises SpoolError."""
         with self._told():
             counts = dict(self._db.execute("SELECT state, count(*) FROM outbox GROUP BY state"))
             (pictures,) = self._db.execute(
@@ -75,15 +80,17 @@ class SpoolReader:
         )
 
     def messages(self, choice: MessageFilter, after: int = 0) -> Iterator[StoredMessage]:
-        """In the order they were spooled, from behind the id `after`."""
+        """Yield messages with ids above `after`, in spool order. Raises SpoolError."""
         with self._told():
             yield from chosen(self._db, choice, after)
 
     def close(self) -> None:
+        """Close the database."""
         self._db.close()
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
+        """Convert database errors in the block to SpoolError."""
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:

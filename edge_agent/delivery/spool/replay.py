@@ -1,7 +1,7 @@
-"""A person's wish that messages be sent again, left as a file for the agent that is running.
+"""Replay request: a file that asks the running agent to send messages again.
 
-A second process must not write into the spool (SQLite's log has one writer here), so it leaves the
-wish beside it, and the agent takes it within a second.
+Only the agent writes to the spool, since SQLite's log has a single writer here. Another process
+leaves this file beside the spool instead, and the agent takes it within about two seconds.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ _MAX_BYTES = 4096
 
 
 class _ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of the request file: times of spooling in ns since 1970, and states."""
+
     since_ns: int
     until_ns: int
     states: tuple[int, ...]
 
 
 def path(state_dir: Path) -> Path:
+    """Return the path of the request file in `state_dir`."""
     return state_dir / "replay.json"
 
 
 def leave(file: Path, choice: MessageFilter) -> None:
-    """Raises OSError."""
+    """Write a request to `file` atomically. Raises OSError."""
     wish = _ReplayRequest(choice.since_ns, choice.until_ns, choice.states)
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.write_bytes(msgspec.json.encode(wish))
@@ -38,7 +41,12 @@ def leave(file: Path, choice: MessageFilter) -> None:
 
 
 def take(file: Path) -> MessageFilter | None:
-    """The wish that was left, once."""
+    """Read and delete the request file.
+
+    Returns:
+        The requested filter, limited to sent messages and dead letters; None if there is no valid
+        request or the file cannot be deleted.
+    """
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise msgspec.DecodeError(f"more than {_MAX_BYTES} bytes")
@@ -51,7 +59,7 @@ def take(file: Path) -> MessageFilter | None:
     try:
         file.unlink()
     except OSError:
-        return None  # or it would be done again and again
+        return None  # else the request would run again at each look
     bounds = (wish.since_ns, wish.until_ns) if wish else ()
     if wish is None or any(not 0 <= n < 1 << 63 for n in bounds):
         return None

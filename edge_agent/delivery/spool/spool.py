@@ -1,10 +1,8 @@
-"""Messages on their way out, on the disk until the broker has acknowledged them.
+"""Spool: ordered, bounded queue on disk that keeps each message until the broker acknowledges it.
 
-Ordered, bounded, one writer. SQLite in WAL mode with synchronous=FULL: what `write` has returned
-survives kill -9 and a torn write. The agent never refuses to inspect because of its spool: a file
-that is damaged is set aside and a new one begun; while the disk takes nothing, the spool goes on
-in memory, still reads what is on the disk, and moves back as soon as it can. `medium` and
-`alarms` say so.
+Data survives kill -9 and torn writes once `write` returns (SQLite, WAL, synchronous=FULL). A
+damaged file is quarantined; while the disk fails, the spool uses memory. `medium` and `alarms`
+report both.
 """
 
 from __future__ import annotations
@@ -24,26 +22,26 @@ from edge_agent.delivery.spool.store import Store
 _log = logging.getLogger(__name__)
 
 _RETRY_S = 10.0
-"""How often a disk that failed is tried again."""
+"""Interval between attempts to use a failed disk again."""
 _MAX_MEMORY_BYTES = 64 << 20
 _LOG_PAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """How many unsent messages gave way, and in how many messages that was declared."""
+    """Number of unsent messages dropped, and of messages that declare the loss."""
 
     dropped: int = 0
     declarations: int = 0
 
 
 Declare = Callable[[Sequence[Message], int], Message]
-"""From what is dropped (payloads of gaps only), and the number of declarations before in the same
-call, to the message that says so. May be called again when a transaction could not be made."""
+"""Return the message that declares a loss, given the dropped messages (with payload for gaps only)
+and the number of earlier declarations in the same call. Called again if a transaction is redone."""
 
 
 class Spool:
-    """Used from one thread, the one that opened it."""
+    """Message queue on disk, or in memory while the disk fails; used from the opening thread."""
 
     def __init__(
         self,
@@ -53,16 +51,23 @@ class Spool:
         history: int = 0,
         clock: Clock = SYSTEM,
     ) -> None:
-        """`history`: how many messages stay for a while after they were sent."""
+        """Open the spool at `path`, or in memory if the disk fails.
+
+        Args:
+            path: SQLite file, created if missing.
+            max_bytes: upper limit of the file's size.
+            history: number of sent messages to keep.
+            clock: source of time.
+        """
         self._path, self._max_bytes, self._history = path, max_bytes, history
         self._clock = clock
         self._disk: Store | None = None
         self._memory: Store | None = None
-        self._owed: dict[int, str | None] = {}  # sent (None) or set aside, not on the disk yet
+        self._owed: dict[int, str | None] = {}  # not on disk yet; sent: None, dead letter: reason
         self._trouble = ""
         self._retry_at_s = 0.0
         self.set_aside = ""
-        """The name a damaged file was given: what was in it will not be sent."""
+        """Name of the quarantined file, whose messages will not be sent; "" if none."""
         self._next_id = self._memory_from = 1
         self._written = WriteResult()
         try:
@@ -73,10 +78,12 @@ class Spool:
 
     @property
     def medium(self) -> Literal["disk", "memory"]:
+        """Storage in use: disk, or memory while the disk fails."""
         return "disk" if self._memory is None else "memory"
 
     @property
     def alarms(self) -> tuple[str, ...]:
+        """Alarm texts: storage in memory, quarantined file, dead letters."""
         found = []
         if self._memory is not None:
             found.append(f"spool: in memory, the disk fails: {self._trouble}")
@@ -94,9 +101,18 @@ class Spool:
         aside: Sequence[tuple[int, str]] = (),
         declare: Declare,
     ) -> WriteResult:
-        """One transaction: store in order, mark what was sent or refused.
+        """Store messages and mark others in one transaction.
 
-        Messages of more than `max_message_bytes` in all may find no room, whatever gives way.
+        Messages of more than `max_message_bytes` in total may not fit, however much is dropped.
+
+        Args:
+            messages: new messages, stored in order.
+            sent: ids of messages that the broker accepted.
+            aside: ids of dead letters, each with its reason.
+            declare: makes the message that declares dropped messages.
+
+        Returns:
+            The number of dropped messages and of declarations.
         """
         self._written = WriteResult()
         first = self._next_id
@@ -114,7 +130,13 @@ class Spool:
         return self._written
 
     def tend(self, declare: Declare) -> WriteResult:
-        """Back to the disk, once it works again: in the order it was, under the same ids."""
+        """Move the messages from memory back to the disk if it works again.
+
+        Order and ids stay the same. `declare` makes the message that declares dropped messages.
+
+        Returns:
+            The number of dropped messages and of declarations.
+        """
         self._written = WriteResult()
         if self._memory is None or self._clock.monotonic_s() < self._retry_at_s:
             return self._written
@@ -139,14 +161,14 @@ class Spool:
         return self._written
 
     def after(self, message_id: int, limit: int) -> tuple[StoredMessage, ...]:
-        """Up to `limit` unsent messages with ids above `message_id`, in order."""
+        """Return up to `limit` unsent messages with ids above `message_id`, in order."""
         found: list[StoredMessage] = []
         if self._disk is not None:
             try:
                 rows = self._disk.after(message_id, limit + len(self._owed) if limit else 0)
                 found = [one for one in rows if one.id not in self._owed][:limit]
             except sqlite3.Error as error:
-                # What is on it waits for a disk that can be read; what comes later overtakes it.
+                # Messages on disk wait until it is readable; newer ones in memory overtake them.
                 self._go_to_memory(error)
                 self._close_disk()
         if self._memory is not None and len(found) < limit:
@@ -154,7 +176,11 @@ class Spool:
         return tuple(found)
 
     def send_again(self, choice: MessageFilter) -> int:
-        """Messages that were sent or set aside are unsent once more; how many."""
+        """Mark sent messages and dead letters as unsent.
+
+        Returns:
+            The number of messages; 0 while the spool is in memory.
+        """
         if self._disk is None or self._memory is not None:
             return 0
         try:
@@ -165,40 +191,42 @@ class Spool:
 
     @property
     def max_message_bytes(self) -> int:
-        """What is larger would push out all the rest."""
+        """Largest size of a message in bytes; a larger one would displace all others."""
         return max(16 << 10, min(self._max_bytes, _MAX_MEMORY_BYTES) // 8)
 
     @property
     def last_id(self) -> int:
+        """Highest id given so far."""
         return self._next_id - 1
 
     @property
     def aside(self) -> int:
+        """Number of dead letters."""
         return sum(store.aside for store in (self._disk, self._memory) if store)
 
     def __len__(self) -> int:
-        """How many are unsent."""
+        """Return the number of unsent messages."""
         stores = [store.pending for store in (self._disk, self._memory) if store]
         return max(0, sum(stores) - (len(self._owed) if self._disk else 0))
 
     def hurry(self) -> None:
-        """Let the next `tend` try the disk, however lately it failed."""
+        """Let the next `tend` try the disk without waiting for the retry interval."""
         self._retry_at_s = 0.0
 
     def close(self) -> None:
-        """What is in memory only is gone then: `tend` after `hurry` is the last try."""
+        """Close the spool. Messages in memory are lost; call `hurry` and `tend` first."""
         self._close_disk()
         if self._memory is not None:
             self._memory.close()
 
-    # The disk.
+    # Disk.
 
     def _opened(self) -> Store:
-        """Raises OSError or sqlite3.Error where the disk is at fault, not the file."""
+        """Open the store, quarantining a damaged file. Raises OSError or sqlite3.Error."""
         try:
             return self._open()
         except sqlite3.OperationalError:
-            raise  # locked, full, no rights: the file may be intact
+            raise  # locked, full or no permission: the file may be intact
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             self._put_aside(error)
             return self._open()
@@ -223,7 +251,7 @@ class Spool:
         _log.error("spool: %s cannot be used (%s); set aside as %s", self._path, error, aside.name)
         self._path.rename(aside)
         self.set_aside = aside.name
-        # What the log holds was committed: it stays with its file, for whoever looks into it.
+        # The log holds committed data, so it stays with its file for later analysis.
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
@@ -234,7 +262,7 @@ class Spool:
                 self._disk.close()
             self._disk = None
 
-    # The memory, while the disk fails.
+    # Memory, while the disk fails.
 
     def _go_to_memory(self, error: Exception) -> None:
         self._trouble = str(error)
@@ -250,7 +278,7 @@ class Spool:
         self._owed |= {i: reason for i, reason in owed.items() if i < self._memory_from}
         try:
             self._commit(memory, change, declare)
-        except sqlite3.Error as error:  # memory is bounded too, but no message is that large
+        except sqlite3.Error as error:  # memory is bounded, but no message is that large
             _log.error("spool: a batch of %d messages is lost: %s", len(change.new), error)
 
     def _commit(self, store: Store, change: StoreChange, declare: Declare) -> None:

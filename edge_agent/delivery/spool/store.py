@@ -1,9 +1,7 @@
-"""Messages in one SQLite database, on the disk or in memory: one transaction a change.
+"""Messages in one SQLite database, on disk or in memory; it never uses more than `max_bytes`.
 
-Bounded: no page beyond `max_bytes` is ever used. What gives way goes in this order: messages that
-were sent, pictures, messages that were set aside, and last of all the oldest unsent ones. What had
-not been sent is handed to `declare`, whose message is written in the same transaction, so that
-nothing is dropped unsaid, not even by a power cut.
+Dropped first: sent messages, then pictures, dead letters, and last the oldest unsent messages. The
+same transaction stores the declaration of unsent ones, so no loss is hidden, even by a power cut.
 """
 
 from __future__ import annotations
@@ -46,18 +44,23 @@ _COLUMNS = "id, kind, boot_id, payload, seq, spooled_ns, again, state, reason"
 
 
 Declare = Callable[[Sequence[Message]], StoredMessage]
-"""From what is dropped, payloads of gaps only, to the message that says so."""
+"""Return the message that declares the dropped messages, which have payloads for gaps only."""
 
 
 @dataclass(slots=True)
 class _Counts:
+    """Number of messages by state."""
+
     pending: int = 0
     sent: int = 0
     aside: int = 0
 
 
 class Store:
-    """All that is raised is sqlite3.Error; a change is then not made, and the counts are right."""
+    """Table of messages in one database.
+
+    Each method raises sqlite3.Error; the change is then rolled back and the counts are correct.
+    """
 
     def __init__(self, db: sqlite3.Connection, max_bytes: int, history: int) -> None:
         self._db, self._history = db, history
@@ -69,7 +72,14 @@ class Store:
         self._count()
 
     def write(self, change: StoreChange, declare: Declare) -> int:
-        """All or none; how many unsent messages had to give way, which are then declared."""
+        """Apply a change completely or not at all.
+
+        Returns:
+            The number of unsent messages dropped, which `declare` has declared.
+
+        Raises:
+            sqlite3.Error: the disk fails, or there is no room even after dropping.
+        """
         spare = 1
         while True:
             try:
@@ -77,8 +87,8 @@ class Store:
                 dropped = self._write(change, declare, spare)
                 self._db.execute("COMMIT")
             except sqlite3.Error:
-                # Our own bound and a full disk are one error. At the bound more must give way; on
-                # a full disk nothing may: there is memory.
+                # SQLite reports our own bound and a full disk alike. At the bound, drop more; on a
+                # full disk drop nothing, since the spool can continue in memory.
                 ours = self._db.in_transaction and self._used() >= self._max_pages
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -90,7 +100,7 @@ class Store:
                 return dropped
 
     def after(self, message_id: int, limit: int) -> tuple[StoredMessage, ...]:
-        """Up to `limit` unsent messages with ids above `message_id`, in order."""
+        """Return up to `limit` unsent messages with ids above `message_id`, in order."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM outbox WHERE state = 0 AND id > ? ORDER BY id LIMIT ?",  # noqa: S608
             (message_id, limit),
@@ -98,7 +108,7 @@ class Store:
         return tuple(_stored(row) for row in rows)
 
     def send_again(self, choice: MessageFilter) -> int:
-        """Mark what was sent or set aside as unsent; how many."""
+        """Mark sent messages and dead letters as unsent; return their number."""
         where, values = choice.where
         cursor = self._db.execute(
             f"UPDATE outbox SET state = 0, again = 1 WHERE state <> 0 AND {where}",  # noqa: S608
@@ -109,23 +119,27 @@ class Store:
 
     @property
     def pending(self) -> int:
+        """Number of unsent messages."""
         return self._counts.pending
 
     @property
     def aside(self) -> int:
+        """Number of dead letters."""
         return self._counts.aside
 
     @property
     def sent(self) -> int:
+        """Number of sent messages still stored."""
         return self._counts.sent
 
     @property
     def last_id(self) -> int:
-        """The highest id that was ever used here."""
+        """Highest id ever used in this database."""
         row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         return int(row[0]) if row else 0
 
     def close(self) -> None:
+        """Close the database."""
         self._db.close()
 
     def _write(self, change: StoreChange, declare: Declare, spare: int) -> int:
@@ -135,7 +149,7 @@ class Store:
             need = _pages(change.new)
             room = self._room()
             if room < need * spare:
-                # More than is needed now: each dropping takes a declaration.
+                # Drop more than needed now, since each drop adds a declaration.
                 gone = self._make_room(need * spare + self._max_pages // 32)
         for one in change.new:
             self._insert(one)
@@ -174,7 +188,7 @@ class Store:
             ("state = 2", ASIDE),
             ("state = 0", PENDING),
         ):
-            # Only of a gap is the payload needed: what it declared must be declared again.
+            # Only gaps need their payload: the losses they declare must be declared again.
             sql = (
                 "SELECT id, kind, boot_id, CASE kind WHEN 'gap' THEN payload ELSE x'' END, seq "  # noqa: S608
                 f"FROM outbox WHERE {where} ORDER BY id LIMIT 32"
@@ -213,7 +227,7 @@ class Store:
         self._db.execute(f"DELETE FROM outbox WHERE id IN ({select})", values)  # noqa: S608
 
     def _room(self) -> int:
-        """Pages that may still be used, within the transaction under way."""
+        """Return the number of pages that the current transaction may still use."""
         (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
         return int(free) + self._max_pages - self._used()
 
@@ -230,7 +244,7 @@ class Store:
             self._tally(state, count)
 
     def _take_over(self) -> None:
-        """What version 0.1.0 left unsent, in its table without states."""
+        """Move the unsent messages of version 0.1.0 from its table, which had no states."""
         if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'message'").fetchone():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
@@ -244,7 +258,10 @@ class Store:
 def chosen(
     db: sqlite3.Connection, choice: MessageFilter, after: int = 0
 ) -> Iterator[StoredMessage]:
-    """In order, read piece by piece: a long read would keep the log from being reset."""
+    """Yield the messages of a filter with ids above `after`, in order.
+
+    Reads in chunks of 200: one long read transaction would prevent SQLite from resetting the log.
+    """
     cursor, (where, values) = after, choice.where
     while True:
         rows = db.execute(
@@ -258,7 +275,10 @@ def chosen(
 
 
 def _pages(new: Sequence[StoredMessage]) -> int:
-    """What they will take, by and large: `write` tries again with more where that is too little."""
+    """Estimate the number of pages that new messages need.
+
+    `write` retries with a larger value if the estimate is too low.
+    """
     sizes = [len(one.message.payload) + 150 for one in new]
     small = sum(size for size in sizes if size < 2000) // 2500
     return small + sum(2 + size // 4000 for size in sizes if size >= 2000) + _SLACK_PAGES
