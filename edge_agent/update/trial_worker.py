@@ -85,10 +85,10 @@ def _chosen(begin: TrialRequest) -> LoadedBundle:
 
 
 def open_picked(side: TrialBundle, threads: int) -> LoadedBundle:
-    """Open only the picked artifacts, warmed up and checked on one golden frame. Raises BundleError.
+    """Open only the picked artifacts, checked on one golden frame. Raises BundleError.
 
-    The agent uses it too: its trial has checked all golden frames already, and a shorter check takes
-    less processor time from the line.
+    The agent uses it too: its trial has checked all golden frames already, and a shorter check
+    takes less processor time from the line.
     """
     whole = _loaded(side)
 
