@@ -49,11 +49,12 @@ class Tiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class InputSpec(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """Input of a stage: the frame, or each of its tiles, resized to height x width (px), then scaled.
+    """Input of a stage: the frame, or each of its tiles, resized and then scaled.
 
-    `unit` divides by 255. `network` leaves the scaling to the network: its input is uint8, as the
-    camera delivers it. `standardise` subtracts the input's own mean and divides by its own standard
-    deviation (at least one grey level, so that a flat image stays finite).
+    `height` and `width` are in px. `unit` divides by 255. `network` leaves the scaling to the
+    network: its input is uint8, as the camera delivers it. `standardise` subtracts the input's own
+    mean and divides by its own standard deviation (at least one grey level, so that a flat image
+    stays finite).
 
     With tiles, each tile is an input: its output does not depend on the rest of the strip, and
     uneven lighting across the strip is compensated. The cost: noise of a defect-free tile is

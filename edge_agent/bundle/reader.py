@@ -1,4 +1,8 @@
-"""Reader of a bundle folder; it verifies signature, format, names, sizes and hashes."""
+"""Reader of a bundle folder; nothing is parsed or opened before it is verified.
+
+Order of the checks: signature over the manifest's bytes, manifest format, then for each file a
+plain name and a plain file inside the folder, its size and its sha256.
+"""
 
 from __future__ import annotations
 
