@@ -100,7 +100,7 @@ class Agent:
         self._opened.close()
 
     def _spare_unless_crashed(self, _kind: object, error: BaseException | None, _: object) -> None:
-        """Do not blame an update's candidate for an orderly end or a refused start."""
+        """Do not count an orderly end or a refused start against an update's candidate."""
         if error is None or isinstance(error, EdgeError):
             startup.spare(self._slots)
 
@@ -181,7 +181,7 @@ class Agent:
         """Build delivery: spool, broker link and topics."""
         config = self._config
         # The same client id in every run: the broker then closes the connection of an earlier run,
-        # and two agents with the same name disconnect each other, which is noticed.
+        # and two agents with the same name disconnect each other, so that the mistake is noticed.
         client_id = config.topic_base.replace("/", "-")
         state_topic = f"{config.topic_base}/state"
         return Delivery(

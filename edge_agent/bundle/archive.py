@@ -41,7 +41,8 @@ _ENCRYPTED = 1
 def pack(bundle: Bundle, out: Path) -> None:
     """Write the archive of a loaded bundle, with its signature if it has one.
 
-    Files in the folder that the manifest does not name are left out. Raises BundleError.
+    Order, times and modes are fixed, so that the bytes are reproducible. Files in the folder that
+    the manifest does not name are left out. Raises BundleError.
     """
     names = [MANIFEST, *_files(bundle.manifest)]
     if (bundle.folder / SIGNATURE).is_file():

@@ -1,4 +1,4 @@
-"""Reader of a bundle folder; nothing is parsed or opened before it is verified.
+"""Reader of a bundle folder; each file is verified before its content is used.
 
 Order of the checks: signature over the manifest's bytes, manifest format, then for each file a
 plain name and a plain file inside the folder, its size and its sha256.

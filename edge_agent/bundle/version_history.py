@@ -1,7 +1,7 @@
 """Version history in the state directory: the highest version of each bundle that ran here.
 
-A signature proves the origin, not that a bundle is the latest: an old bundle keeps its valid
-signature. A damaged history is logged and never stops the line.
+A signature proves the origin, not the latest version: a person who can write the folder can put
+back an old bundle with its valid signature. A damaged history is logged and never stops the line.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _verify(args: argparse.Namespace) -> None:
             providers=args.provider or ["CPUExecutionProvider"],
             trying=trying,
         )
-    # msgspec writes a NaN difference as null, because JSON has no NaN.
+    # msgspec writes a NaN or infinite difference as null, because JSON has neither.
     print(msgspec.json.encode(found).decode() if args.json else table(found))
     if not found.fit:
         raise RunFailure(f"{args.bundle}: a stage has no artifact that can be used here")

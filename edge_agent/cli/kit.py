@@ -1,4 +1,4 @@
-"""Frame of all five command lines: help, --json, --version, and the end of a command.
+"""Functions shared by all five command lines: help, --json, --version, exit codes.
 
 An error is one line on stderr, `program: field: value; fix`. Exit codes: 0 done, 1 failed after the
 start, 2 refused at the start, 130 Ctrl-C, 141 output closed early (`edge-agent tail ... | head`).

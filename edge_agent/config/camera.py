@@ -135,7 +135,7 @@ class SimulatedCamera(_Camera, tag_field="kind", tag="simulated", frozen=True, k
     speed: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
 
 
-# A backend for another kind of camera adds its type here, and a case in camera/chooser.py.
+# A backend for another kind of camera adds its type here, and a case in camera/factory.py.
 Camera = (
     FolderCamera
     | VideoCamera

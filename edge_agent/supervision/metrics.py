@@ -1,7 +1,7 @@
 """Prometheus metrics over HTTP, off unless health.metrics_port is set.
 
 The server answers one request at a time from text rendered before: a scrape never blocks the
-agent, and a slow client is cut off.
+agent, and a slow client is cut off after 5 s.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def ask(path: Path, now_monotonic_s: float) -> StatusAnswer:
 def process_start(process_id: int) -> int | None:
     """Return the start time of a process in clock ticks since boot; None if there is none.
 
-    The start time tells the process from a later one with the same id.
+    The start time distinguishes the process from a later one with the same id.
     """
     try:
         text = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace")

@@ -43,7 +43,7 @@ class Watchdog:
         """Stages that were stuck at the last call of `look`."""
 
     def look(self, marks_s: Mapping[str, float], now_s: float) -> bool:
-        """Check the marks and act on them; both times are monotonic, in seconds.
+        """Check the marks and act on them; marks and `now_s` are monotonic, in seconds.
 
         Returns True if the set of stuck stages has changed.
         """

@@ -122,7 +122,7 @@ def _put_there_by_hand(load: Load, allow_older: bool) -> LoadedBundle | None:
 
 
 def spare(slots: BundleStore) -> None:
-    """Record that the agent ended in good order, so that its candidate is not blamed."""
+    """Record that the agent ended in good order, so that the attempt is not counted."""
     try:
         if slots.read().phase in ("trying", "proving"):
             slots.change(update.spared)

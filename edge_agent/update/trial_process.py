@@ -85,7 +85,10 @@ class TrialProcess:
     def __init__(
         self, begin: TrialRequest, go_on: Callable[[], None], stall_s: float = _STALL_S
     ) -> None:
-        """Start the process; `go_on` is called while waiting, and what it raises ends the wait."""
+        """Start the process.
+
+        `go_on` is called a few times a second while waiting; an exception from it ends the wait.
+        """
         self._begin, self._go_on, self._stall_s = begin, go_on, stall_s
         # Bytes only, never send() and recv(): recv() unpickles its input, and the candidate's
         # native code may write anything into the pipe.

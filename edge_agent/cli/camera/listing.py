@@ -1,6 +1,6 @@
 """Command `camera list`: cameras on the network, at GenTL producers and at this host.
 
-A producer or network that fails is reported beside the cameras found.
+A producer or network that fails is reported on stderr; the other cameras are still listed.
 """
 
 from __future__ import annotations
