@@ -1,4 +1,4 @@
-"""edge-agent: inspect the strip, and the tools a line engineer needs beside it."""
+"""Command line of edge-agent: inspect the strip, and tools for the line engineer."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     if args.until_interrupted:
-        # Both words end them, also where a script's background job was started deaf to SIGINT.
+        # Both signals end them: a shell starts background jobs of a script with SIGINT ignored.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
-    # Ctrl-C is how most of its commands end.
+    # Most commands are ended by Ctrl-C, so it is not an error.
     return kit.run("edge-agent", lambda: args.act(args), endless=True)
 
 

@@ -1,4 +1,4 @@
-"""One run of the agent: put together, keep alive, take down, sum up."""
+"""Agent: builds the parts, starts them, supervises a run and closes them."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _DRAIN_S = 8.0
 
 
 class Agent:
-    """Constructed when all that can be refused at the start has been checked.
+    """Agent whose configuration, bundle and camera have been checked at construction.
 
-    Each part that is opened goes onto one stack at once, so a start that fails half way, the end of
-    a run and `close` all close the same parts, in the reverse order.
+    Each part goes onto one ExitStack as soon as it is opened: a start that fails half way, the end
+    of a run and `close` all close the same parts, in reverse order.
     """
 
     def __init__(
@@ -59,7 +59,18 @@ class Agent:
         *,
         allow_older: bool = False,
     ) -> None:
-        """Raises ConfigError, BundleError or CameraError."""
+        """Open everything that can fail at the start.
+
+        Args:
+            config: The checked configuration.
+            frame_limit: Number of frames after which the run ends; None is no limit.
+            allow_older: Permit a bundle version below the highest that ran here.
+
+        Raises:
+            ConfigError: A file, port or folder of the configuration cannot be used.
+            BundleError: No bundle can be loaded.
+            CameraError: The camera cannot be opened.
+        """
         self._config = config
         self._began_s = time.monotonic()
         self._boot_id = uuid.uuid4().hex
@@ -89,27 +100,29 @@ class Agent:
         self._opened.close()
 
     def _spare_unless_crashed(self, _kind: object, error: BaseException | None, _: object) -> None:
-        """The candidate of an update is not blamed for an end in good order, or for a refusal."""
+        """Do not count an orderly end or a refused start against an update's candidate."""
         if error is None or isinstance(error, EdgeError):
             startup.spare(self._slots)
 
     def _load(self, folder: Path | None, older: bool) -> LoadedBundle:
+        """Load a bundle of the store, or for None the configured one. Raises BundleError."""
         config = self._config
         if folder is not None:
             return prepare_stages(config, allow_older=older, folder=folder)
-        # The folder of a packed bundle lasts as long as the agent, because an update copies it.
+        # Keep an unpacked archive as long as the agent runs, because an update copies it.
         unpacked = self._unpacked.enter_context(
             archive.opened(Path(config.agent.bundle), trust_of(config))
         )
         try:
             return prepare_stages(config, allow_older=older, folder=unpacked)
         except BundleError as error:
-            # A temporary name says nothing to anybody.
+            # A temporary name is of no use in a message.
             raise BundleError(str(error).replace(str(unpacked), config.agent.bundle)) from None
 
     def _put_together(
         self, opened: contextlib.ExitStack, stages: LoadedBundle, frame_limit: int | None
     ) -> None:
+        """Build the parts, in the order of their dependencies."""
         config = self._config
         metrics: MetricsServer | None = None
         if config.health.metrics_port:
@@ -121,7 +134,7 @@ class Agent:
             colour=3 in (manifest.gate.input.channels, manifest.segmenter.input.channels),
             bundle_lines=stages.bundle.golden.frame_lines,
         )
-        # The pipeline's camera thread closes it too, and first: closing it again does nothing.
+        # The pipeline's camera thread closes it first; a second close does nothing.
         opened.callback(camera.close)
         self._state_keeper = StateKeeper(
             self._boot_id,
@@ -165,9 +178,10 @@ class Agent:
         opened.callback(self._supervisor.close)
 
     def _to_broker(self) -> Delivery:
+        """Build delivery: spool, broker link and topics."""
         config = self._config
-        # The same for every run of this agent: a broker then ends the connection of the one before,
-        # and two agents of one name notice each other.
+        # The same client id in every run: the broker then closes the connection of an earlier run,
+        # and two agents with the same name disconnect each other, so that the mistake is noticed.
         client_id = config.topic_base.replace("/", "-")
         state_topic = f"{config.topic_base}/state"
         return Delivery(
@@ -189,15 +203,16 @@ class Agent:
             state=self._state_keeper.document(),
             replay_file=replay.path(config.state_dir),
             window=config.mqtt.window,
-            # amqtt speaks nothing newer.
+            # amqtt supports MQTT 3.1.1 only.
             mqtt311=config.mqtt.broker == "embedded" or config.mqtt.protocol == "3.1.1",
             on_incoming=lambda message: self._remote.receive(message),
         )
 
     def run(self) -> dict[str, Any]:
-        """Inspect until the camera ends, the limit is reached or a signal comes; the summary.
+        """Inspect until the camera ends, the frame limit is reached or a signal arrives.
 
-        Raises the CameraError that ended the run, after everything was delivered and closed.
+        Returns the summary of the run. Raises the CameraError that ended the run, after all
+        messages were delivered and all parts closed.
         """
         with self._opened as opened:
             if self._record.phase != "proving":
@@ -214,14 +229,17 @@ class Agent:
         return summary(self.health(), self._state_keeper.stages.ref, inspecting_s)
 
     def _start(self, opened: contextlib.ExitStack) -> float:
-        """Start each thread, and put its end onto the stack; the time when inspection began."""
+        """Start the threads, and put the end of each onto the stack.
+
+        Returns the monotonic time in seconds at which inspection began.
+        """
         for thread in (self._updater, self._remote):
             opened.callback(_join, thread)
         opened.enter_context(_signals(self._pipeline.stop))
         self._delivery.start()
         opened.callback(self._end_delivery)
         began_s = time.monotonic()
-        # Of its two threads one may run when the other cannot be started.
+        # If its second thread fails to start, the first one runs already and must be stopped.
         opened.callback(self._pipeline.stop)
         self._pipeline.start()
         opened.callback(self._end_pipeline)
@@ -243,6 +261,7 @@ class Agent:
         self._delivery.join()
 
     def health(self) -> messages_health.HealthDocument:
+        """Return the health document of this moment."""
         return vitals(
             self._boot_id,
             time.monotonic() - self._began_s,
@@ -253,14 +272,17 @@ class Agent:
 
 
 def _join(thread: threading.Thread) -> None:
-    """Wait for a thread that was told to stop; one that never started, or hangs, holds nobody."""
+    """Wait for a stopped thread, at most `_DRAIN_S`; ignore one that never started."""
     if thread.ident is not None:
         thread.join(_DRAIN_S)
 
 
 @contextlib.contextmanager
 def _signals(stop: Any) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run in good order; left alone outside the main thread."""
+    """End the run in good order on SIGTERM and SIGINT.
+
+    Do nothing outside the main thread, where Python cannot set signal handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

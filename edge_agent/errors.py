@@ -1,45 +1,45 @@
-"""Error families, named by who must act. Each message is one line: field, value, fix."""
+"""Error families by the person who must act. A message is one line: "field: value; fix"."""
 
 from typing import ClassVar
 
 
 class EdgeError(Exception):
-    """Base of every error this product raises on purpose.
+    """Base of every error that this product raises on purpose.
 
-    Raised before the start it ends a command with exit code 2, afterwards with 1.
+    A command ends with exit code 2 if it is raised before the start, with 1 afterwards.
     """
 
     exit_code: ClassVar[int] = 2
 
 
 class ConfigError(EdgeError):
-    """The person who wrote the configuration or the command line must act."""
+    """Error that the author of the configuration or command line must fix."""
 
 
 class BundleError(EdgeError):
-    """The person who exported or copied the bundle must act."""
+    """Error that the person who exported or copied the bundle must fix."""
 
 
 class CameraError(EdgeError):
-    """The person at the camera must act."""
+    """Error that the person at the camera must fix."""
 
 
 class BrokerError(EdgeError):
-    """The person who runs the MQTT broker must act."""
+    """Error that the operator of the MQTT broker must fix."""
 
 
 class SpoolError(EdgeError):
-    """The person who owns the disk must act."""
+    """Error that the owner of the disk must fix."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, where the lines below it are a trace or a page.
+    """Return the first line of an error's text, or its type's name if it has no text.
 
-    An error without a text gives its type's name.
+    The lines below it may be a stack trace or a long explanation.
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip()
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's whole text on one line, or its type's name where it has none."""
+    """Return an error's whole text on one line, or its type's name if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

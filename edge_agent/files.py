@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, outlive a power cut, and are read back with distrust."""
+"""Files that are replaced atomically and durably, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _T = TypeVar("_T")
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a name beside `path` to write a file to; move that file to `path` at the end.
+    """Yield a temporary path beside `path`; at the end move that file to `path`.
 
-    `path` then has the old content or the new, never half of it, and after an error the old. It is
-    the new one after a power cut too, unless `durable` is false. One writer at a time. Raises
-    OSError.
+    `path` has either the old content or the new, never a part of it; after an error it has the old.
+    With `durable` the new content also survives a power cut. One writer at a time. Raises OSError.
     """
     new = path.with_name(f".{path.name}.new")
     try:
@@ -39,7 +38,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
-    """On the disk when this returns; its name is after `sync_folder`. Raises OSError."""
+    """Write and sync a file. Raises OSError.
+
+    Only the content is durable; its name is durable after `sync_folder`.
+    """
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -47,17 +49,17 @@ def write(path: Path, data: bytes | memoryview) -> None:
 
 
 def encode_json(value: object) -> bytes:
-    """Return a value as JSON laid out for people: the same value, the same bytes."""
+    """Return a value as indented JSON; the same value gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """As `write`; laid out for people too."""
+    """Write a value as indented JSON, and sync it as `write` does. Raises OSError."""
     write(path, encode_json(value))
 
 
 def sync_folder(folder: Path) -> None:
-    """What was created in it, moved or removed is so after a power cut too."""
+    """Make creations, renames and removals in a folder durable. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -66,7 +68,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path, kind: type[_T], max_bytes: int) -> _T:
-    """Raises OSError, and ValueError with the reason for one that is damaged."""
+    """Return the content of a JSON file as `kind`, of at most `max_bytes`.
+
+    Raises OSError, or ValueError with the reason for a damaged file.
+    """
     with path.open("rb") as file:
         raw = file.read(max_bytes)
     try:
@@ -76,5 +81,5 @@ def read_json(path: Path, kind: type[_T], max_bytes: int) -> _T:
 
 
 def set_aside(path: Path) -> Path:
-    """A damaged file under another name, for whoever wants to know why."""
+    """Quarantine a damaged file: rename it, keep it for analysis, return the new path."""
     return path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))

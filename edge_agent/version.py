@@ -1,8 +1,8 @@
-"""The version of the installed distribution."""
+"""Version of the installed distribution."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     VERSION = version("linegate")
-except PackageNotFoundError:  # run from a folder that was never installed
+except PackageNotFoundError:  # run from a source folder that is not installed
     VERSION = "0+unknown"

@@ -1,4 +1,4 @@
-"""The contract between the workshop and the line: manifest, golden outputs, signature."""
+"""Bundle format, the contract between workshop and line: manifest, golden outputs, signature."""
 
 from edge_agent.bundle.manifest import Artifact, Bundle, InputSpec, Manifest, Tiles
 from edge_agent.bundle.reader import load

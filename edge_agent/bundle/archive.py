@@ -1,12 +1,11 @@
-"""A bundle as one file to carry: a zip of the files its manifest names, stored as they are.
+"""Bundle archive: one zip file with the uncompressed files that the manifest names.
 
-The same bundle gives the same bytes: order, times and modes are fixed. Nothing of a parcel but
-manifest and signature is written to the disk before the signature holds, no name but those of the
-manifest is used, and no size that is only declared is believed.
+The same bundle gives the same bytes. Only manifest and signature are written to the disk before the
+signature is verified, only names from the manifest are used, and declared sizes are checked.
 """
 
-# The checks before zipfile are ours: it reads a list of files of any length into memory, and takes
-# links, folders and compressed entries, which a bundle does not need.
+# These checks run before zipfile's: zipfile reads a file list of any length into memory, and
+# accepts links, folders and compressed entries, which a bundle does not need.
 
 from __future__ import annotations
 
@@ -29,9 +28,9 @@ from edge_agent.bundle.signature import SIGNATURE, Trust
 from edge_agent.errors import BundleError
 
 _MAX_BYTES = (1 << 32) - 1
-"""Beyond it a zip needs extensions that this one does without."""
+"""Largest zip file without the zip64 extensions, which the archive does not use."""
 _MAX_DIRECTORY_BYTES = 1 << 16
-"""Of the list of files at the end: 64 artifacts take a tenth of it."""
+"""Limit for the central directory of the zip; 64 artifacts take a tenth of it."""
 _END = struct.Struct("<4s4HLLH")
 _ZIP64_LOCATOR = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
@@ -40,9 +39,10 @@ _ENCRYPTED = 1
 
 
 def pack(bundle: Bundle, out: Path) -> None:
-    """Write the parcel of a loaded bundle, with its signature if it has one.
+    """Write the archive of a loaded bundle, with its signature if it has one.
 
-    Files for people, which only lie in the folder, stay behind. Raises BundleError.
+    Order, times and modes are fixed, so that the bytes are reproducible. Files in the folder that
+    the manifest does not name are left out. Raises BundleError.
     """
     names = [MANIFEST, *_files(bundle.manifest)]
     if (bundle.folder / SIGNATURE).is_file():
@@ -65,10 +65,10 @@ def pack(bundle: Bundle, out: Path) -> None:
 
 @contextmanager
 def opened(path: Path, trust: Trust | None = None) -> Iterator[Path]:
-    """The bundle's folder: `path` itself, or of a parcel a temporary one, gone at the end.
+    """Yield the bundle's folder: `path` itself, or a temporary folder with the archive unpacked.
 
-    What was loaded from it stays usable. `bundle.load` has still to be called: here only the
-    signature is checked, as there, before the rest is unpacked. Raises BundleError.
+    The temporary folder is removed at the end; a bundle loaded from it stays usable. The signature
+    is checked before the rest is unpacked; the caller must still call `load`. Raises BundleError.
     """
     if not path.is_file():
         yield path
@@ -78,13 +78,15 @@ def opened(path: Path, trust: Trust | None = None) -> Iterator[Path]:
             _unpack(path, Path(name), trust)
             yield Path(name)
         except BundleError as error:
-            # The temporary name says nothing to anybody.
+            # A temporary name is of no use in a message.
             raise BundleError(str(error).replace(name, str(path))) from None
 
 
 def manifest_sha256(path: Path) -> str:
-    """Of the `bundle.json` that lies there, packed or not, whatever it is; "" where none can be
-    read."""
+    """Return the hash of `bundle.json` in a folder or archive; "" if it cannot be read.
+
+    Nothing else of the bundle is checked.
+    """
     try:
         if path.is_file():
             with path.open("rb") as file:
@@ -100,6 +102,7 @@ def manifest_sha256(path: Path) -> str:
 
 
 def _unpack(path: Path, folder: Path, trust: Trust | None) -> None:
+    """Unpack an archive into a folder; the signature is verified after the first two files."""
     try:
         with path.open("rb") as file:
             _check_end(file)
@@ -128,7 +131,10 @@ def _unpack(path: Path, folder: Path, trust: Trust | None) -> None:
 
 
 def _check_end(file: BinaryIO) -> None:
-    """ValueError unless the zip ends as `pack` ends it: zipfile would read any list into memory."""
+    """Raise ValueError unless the file ends as `pack` writes it.
+
+    The zipfile module would read a central directory of any length into memory.
+    """
     size = file.seek(0, 2)
     if size > _MAX_BYTES:
         raise ValueError(f"{size} bytes, more than the limit of {_MAX_BYTES}")
@@ -146,7 +152,7 @@ def _check_end(file: BinaryIO) -> None:
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """By name; ValueError for what `pack` does not write."""
+    """Return the entries by name; raise ValueError for one that `pack` does not write."""
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.orig_filename
@@ -165,6 +171,7 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, limit: int) -> None:
+    """Unpack one entry of at most `limit` bytes. Raises ValueError."""
     if entry.file_size > limit:
         raise ValueError(f"{entry.filename} has {entry.file_size} bytes, more than {limit}")
     with archive.open(entry) as source, (folder / entry.filename).open("xb") as to:
@@ -172,7 +179,7 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, limit
 
 
 def _files(manifest: Manifest) -> dict[str, BundleFile]:
-    """Of the manifest, by name, in its order."""
+    """Return the files that the manifest names, by name, in its order."""
     stages = (manifest.gate, manifest.segmenter)
     named = [manifest.golden, *(one.file for stage in stages for one in stage.artifacts)]
     return {file.name: file for file in named}

@@ -1,7 +1,6 @@
-"""`golden.npz`: frames with the outputs each artifact gave for them when it was made.
+"""Golden file `golden.npz`: frames with the outputs of each artifact at its export.
 
-What the file declares is held against limits before it is believed: no array is allocated for a
-size that only a header or the directory of the archive speaks of.
+Declared sizes are checked against limits before an array is allocated for them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from edge_agent.errors import BundleError, one_line
 from edge_agent.frame import Image
 
 _MAX_BYTES = 1 << 30
-"""Of all arrays together, unpacked."""
+"""Limit for all arrays together, unpacked."""
 _MAX_ARRAYS = 4096
 
 _npy: Any = np.lib.format  # numpy 1 has no types for it
@@ -28,11 +27,11 @@ _npy: Any = np.lib.format  # numpy 1 has no types for it
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Golden:
-    """Frames with the outputs each artifact gave for them when it was made.
+    """Golden frames with the outputs of each artifact at its export.
 
-    `images`: n frames, which have m tiles in all in the order of `tile_boxes` (without tiles m is
-    n); `outputs`: per artifact file name, the gate's logits as float32 (m,) or the segmenter's
-    probabilities as uint8 (m, h, w, classes), 255 for 1.
+    `images`: n frames, with m tiles in all in the order of `tile_boxes` (without tiles m is n).
+    `outputs`: per artifact file name, the gate's logits as float32 (m,) or the segmenter's
+    probabilities as uint8 (m, h, w, classes), where 255 is probability 1.
     """
 
     images: tuple[Image, ...]
@@ -40,32 +39,38 @@ class Golden:
 
     @property
     def frame_lines(self) -> int | None:
-        """The height of the frames the bundle was made for; None if these have several."""
+        """Return the height of the golden frames in lines; None if they differ."""
         heights = {int(image.shape[0]) for image in self.images}
         return heights.pop() if len(heights) == 1 else None
 
 
 def parse_golden(data: bytes, path: Path) -> Golden:
-    """The file's bytes as Golden; `path` is for the message only. Raises BundleError."""
+    """Return the content of `golden.npz`.
+
+    `path` is used in the message only. Raises BundleError.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = _entries(archive)
             images = [_image(archive, entries[k]) for k in sorted(entries) if k[0] == "image"]
             outputs = {k[1]: _array(archive, e) for k, e in entries.items() if k[0] == "output"}
-    except Exception as error:  # zipfile, zlib and numpy each raise their own, and MemoryError
+    except Exception as error:  # zipfile, zlib and numpy each have their own, and MemoryError
         why = one_line(error)
         raise BundleError(f"{path}: not a golden file ({why}); export again") from None
     return Golden(tuple(images), outputs)
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[tuple[str, str], zipfile.ZipInfo]:
-    """By ("image" or "output", rest of the name). ValueError where the limits do not hold."""
+    """Return the entries by ("image" or "output", rest of the name).
+
+    Raises ValueError if a limit is exceeded.
+    """
     found = {}
     for entry in archive.infolist():
         kind, _, name = entry.filename.removesuffix(".npy").partition("/")
         if kind in ("image", "output"):
             found[kind, name] = entry
-            # Others (bzip2, LZMA) unpack more at a time than they are asked for.
+            # Other methods (bzip2, LZMA) unpack more at a time than was requested.
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{entry.filename} is packed in an unknown way")
     if len(archive.infolist()) > _MAX_ARRAYS:
@@ -77,6 +82,7 @@ def _entries(archive: zipfile.ZipFile) -> dict[tuple[str, str], zipfile.ZipInfo]
 
 
 def _image(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Image:
+    """Return a frame, uint8 (h, w) or (h, w, 3). Raises ValueError."""
     image = _array(archive, entry)
     if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
         raise ValueError(f"{entry.filename} is {image.dtype} {image.shape}, no frame")
@@ -86,8 +92,10 @@ def _image(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Image:
 def _array(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo
 ) -> NDArray[np.float32] | NDArray[np.uint8]:
-    """ValueError for other types than uint8 and float32, and where the header's shape is not of
-    the entry's size: `_entries` has set a limit to that, and zipfile unpacks no more than it.
+    """Return one array of type uint8 or float32.
+
+    Raises ValueError for another type, or if the header's shape does not match the entry's size.
+    `_entries` limits that size, and zipfile unpacks no more than it.
     """
     with archive.open(entry) as file:
         version = _npy.read_magic(file)

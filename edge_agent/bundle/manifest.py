@@ -1,10 +1,7 @@
-"""The contract between workshop and line: a folder with `bundle.json` and the files it names, or
-the same as one file (`parcel`).
+"""Manifest of a bundle: `bundle.json`, which names the bundle's files with size and sha256.
 
-`load` checks everything that can be checked without running a model: on the line first the
-signature over the manifest's bytes, then its form, that every file is a plain name and a plain
-file inside the folder, its size and its sha256. Only then is anything opened. Running the
-artifacts against the golden outputs is `edge_agent.inspection.runtime.choose`.
+`load` checks everything that needs no model run; `edge_agent.inspection.runtime.choose` then runs
+the artifacts against the golden outputs.
 """
 
 from __future__ import annotations
@@ -20,17 +17,18 @@ from numpy.typing import NDArray
 from edge_agent.bundle.golden import Golden
 
 MAX_TILES = 1024
-"""Of one frame. More would be a tile of a few pixels by mistake, and minutes for a frame."""
+"""Limit per frame; more would mean tiles of a few pixels by mistake, and minutes per frame."""
 Input = NDArray[np.float32] | NDArray[np.uint8]
-"""Of a network: float32, or uint8 where the network scales by itself."""
-# An input of 8192x8192x3 takes 800 MB; a number beyond is a mistake, and would end the process.
+"""Input of a network: float32, or uint8 if the network does the scaling itself."""
+# An input of 8192x8192x3 takes 800 MB; a larger one is a mistake, and would end the process.
 _Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 
 class Tiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A frame cut into pieces of height x width that share at least `overlap_px` with the next.
+    """Tiling of a frame into pieces of height x width that overlap by at least `overlap_px`.
 
-    All in pixels of the camera's frame. ValueError where the overlap is not less than a side.
+    All values are in pixels of the camera's frame. Raises ValueError if the overlap is not less
+    than each side.
     """
 
     height_px: int
@@ -46,21 +44,22 @@ class Tiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             )
 
 
-# tiles=None is left out of the JSON, so that a bundle without tiles keeps its bytes. Only that
-# one: omit_defaults knows plain defaults, and writes a field whose default comes from a function.
+# tiles=None is left out of the JSON, so that a bundle without tiles keeps its bytes. No other field
+# is: omit_defaults leaves out plain defaults only, not those from a default_factory.
 class InputSpec(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """How a stage wants its input: the frame, or each of its tiles, resized to height x width
-    (px), then scaled.
+    """Input of a stage: the frame, or each of its tiles, resized and then scaled.
 
-    `unit` divides by 255. `network` leaves that to the network: its input is uint8, as the camera
-    gives it. `standardise` subtracts the input's own mean and divides by its own
-    standard deviation (at least one grey level, so that a flat image stays finite). An input is a
-    tile where there are tiles: what a network says of a tile then does not hang on what lies
-    elsewhere on the strip, and light that falls off across it is evened out. The price: noise of
-    a bare tile is blown up to the contrast of a defect (as in training, so the network knows it),
-    and a defect that fills a tile evenly loses its level.
+    `height` and `width` are in px. `unit` divides by 255. `network` leaves the scaling to the
+    network: its input is uint8, as the camera delivers it. `standardise` subtracts the input's own
+    mean and divides by its own standard deviation (at least one grey level, so that a flat image
+    stays finite).
+
+    With tiles, each tile is an input: its output does not depend on the rest of the strip, and
+    uneven lighting across the strip is compensated. The cost: noise of a defect-free tile is
+    amplified to the contrast of a defect (as in training, so the network knows it), and a defect
+    that fills a tile evenly loses its level.
     """
 
     height: _Side
@@ -72,9 +71,9 @@ class InputSpec(
 
 
 GATE_INPUT = InputSpec(height=256, width=256, channels=3, scaling="unit")
-"""The seed's gate: 256x256 RGB / 255."""
+"""Input of the seed's gate: 256x256 RGB / 255."""
 SEGMENTER_INPUT = InputSpec(height=256, width=256, channels=1, scaling="standardise")
-"""The seed's segmenter: 256x256 grey, standardised per image."""
+"""Input of the seed's segmenter: 256x256 grey, standardised per image."""
 
 MANIFEST = "bundle.json"
 SCHEMA_VERSION = 1
@@ -97,7 +96,7 @@ class _ManifestPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class BundleFile(_ManifestPart, frozen=True, kw_only=True):
-    """A file of the bundle, by plain name."""
+    """File of the bundle: plain name, sha256 and size."""
 
     name: _FileName
     sha256: Sha256
@@ -105,27 +104,30 @@ class BundleFile(_ManifestPart, frozen=True, kw_only=True):
 
 
 class OldestRuntime(_ManifestPart, frozen=True, kw_only=True):
-    """What the export found out about the oldest runtime a box may have, for people: the agent
-    tries for itself. `refusal`: why it cannot run the artifact, or ""; `tried`: it was run there,
-    not only compared with a table of the operators it has."""
+    """Result of the export's check with the oldest supported runtime, for people only.
+
+    `refusal` is the reason why that runtime cannot run the artifact, or "". `tried` is False if the
+    artifact was only compared with a table of that runtime's operators. The agent checks for
+    itself.
+    """
 
     name: str
     refusal: str
     tried: bool
 
 
-# omit_defaults leaves out what an export without a guard does not say, so that such a bundle
-# keeps its bytes; a default that comes from a function is written all the same.
+# omit_defaults leaves out the fields that an export without acceptance criteria does not set, so
+# that such a bundle keeps its bytes; a default from a default_factory is always written.
 class Artifact(_ManifestPart, frozen=True, kw_only=True, omit_defaults=True):
-    """One network in one form.
+    """Artifact of a stage: one network in one format and precision.
 
     `threshold_logit` (gate only): a frame is suspect at or above it. It belongs to the artifact,
-    not to the stage, because quantisation moves the scores. `golden_tolerance` is the largest
-    difference from the golden outputs that still counts as the same network: of the logit for
-    the gate, of the mean probability (0..1) for the segmenter. `kept_float` names the layers of an
-    int8 network that are not int8, `note` says why the network is in this form; for people.
-    `op_versions`: of each TFLite operator, or of each ONNX operator set and `ir_version`; bundles
-    from before have none.
+    not to the stage, because quantisation shifts the scores. `golden_tolerance` is the largest
+    permitted difference from the golden outputs: of the logit for the gate, of the mean probability
+    (0..1) for the segmenter. `op_versions` holds the version of each TFLite operator, or of each
+    ONNX operator set and `ir_version`; older bundles have none. For people only: `kept_float` names
+    the layers of an int8 network that are not int8, `note` gives the reason for the artifact's
+    format.
     """
 
     file: BundleFile
@@ -143,25 +145,30 @@ class Artifact(_ManifestPart, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def label(self) -> str:
-        """Unique in its stage: "onnx-int8" is x86's, "onnx-int8-aarch64" that CPU's."""
+        """Return the artifact's label, unique in its stage.
+
+        For example, "onnx-int8" is for x86-64 or any CPU, "onnx-int8-aarch64" for that CPU.
+        """
         name = f"{self.format}-{self.precision}"
         return f"{name}-aarch64" if self.cpu_architecture == "aarch64" else name
 
 
 class Stage(_ManifestPart, frozen=True, kw_only=True):
+    """Stage of the inspection: its input and its artifacts."""
+
     input: InputSpec
     artifacts: Annotated[tuple[Artifact, ...], msgspec.Meta(min_length=1, max_length=32)]
 
 
 class RegionRule(_ManifestPart, frozen=True, kw_only=True):
-    """What counts as a defect in the probability maps, in pixels of the camera's frame."""
+    """Rule for a defect in the probability maps, in pixels of the camera's frame."""
 
     min_probability: _Probability = 0.5
     min_area_px: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 150
 
 
 class Manifest(_ManifestPart, frozen=True, kw_only=True):
-    """`bundle.json`. `provenance` and `tools` are for people; the agent obeys the rest."""
+    """Content of `bundle.json`; the agent does not use `provenance` and `tools`."""
 
     schema_version: Literal[1]
     name: BundleName
@@ -177,13 +184,16 @@ class Manifest(_ManifestPart, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
+    """Bundle that was read and verified."""
+
     folder: Path
     manifest: Manifest
     golden: Golden
     sha256: str
-    """Of `bundle.json`, which holds the hashes of everything else."""
+    """Hash of `bundle.json`, which holds the hashes of all other files."""
     signed_by: str = ""
-    """The id of the trusted key that signed it; empty where nobody asked, or nobody signed."""
+    """Id of the trusted key that signed it; empty if it is unsigned or was not checked."""
 
     def path(self, artifact: Artifact) -> Path:
+        """Return the path of an artifact's file."""
         return self.folder / artifact.file.name

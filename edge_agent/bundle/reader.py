@@ -1,4 +1,8 @@
-"""Read a bundle from a folder and verify it: signature, form, names, sizes, hashes."""
+"""Reader of a bundle folder; each file is verified before its content is used.
+
+Order of the checks: signature over the manifest's bytes, manifest format, then for each file a
+plain name and a plain file inside the folder, its size and its sha256.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,9 @@ from edge_agent.files import encode_json
 
 
 def load(folder: Path, trust: Trust | None = None) -> Bundle:
-    """Read and check a bundle. Raises BundleError naming the file and the fix.
+    """Return the verified bundle; raise BundleError with the file and the fix.
 
-    Without `trust`, as in the workshop where bundles are made, nobody asks for a signature.
+    Without `trust`, as in the workshop where bundles are made, the signature is not checked.
     """
     raw, manifest, signed_by = read_manifest(folder, trust)
     for stage in (manifest.gate, manifest.segmenter):
@@ -43,16 +47,19 @@ def load(folder: Path, trust: Trust | None = None) -> Bundle:
 
 
 def read_manifest(folder: Path, trust: Trust | None = None) -> tuple[bytes, Manifest, str]:
-    """The first part of `load`: bytes of `bundle.json`, what they say, and whose they are."""
+    """Return the bytes of `bundle.json`, the parsed manifest and the id of the key that signed it.
+
+    The signature is verified before the bytes are parsed. Raises BundleError.
+    """
     raw = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
     signed_by = _signed_by(folder, raw, trust) if trust else ""
     return raw, parse_manifest(raw, folder / MANIFEST), signed_by
 
 
 def _signed_by(folder: Path, manifest: bytes, trust: Trust) -> str:
-    """The key's id; empty for an unsigned bundle where that is allowed.
+    """Return the key's id; "" for an unsigned bundle if that is permitted. Raises BundleError.
 
-    A signature that is there must be good even so, unless there is no key to check it with.
+    If there are trusted keys, a signature that is present must be valid in either case.
     """
     path = folder / SIGNATURE
     if trust.unsigned_allowed and not (trust.keys and os.path.lexists(path)):
@@ -66,11 +73,14 @@ def _signed_by(folder: Path, manifest: bytes, trust: Trust) -> str:
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:
-    """`bundle.json`'s bytes as a Manifest; `path` is for the message only."""
+    """Return the parsed `bundle.json`; `path` is used in the message only.
+
+    Raises BundleError, also for a gate artifact without a threshold.
+    """
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # A key may hold a line break, and msgspec repeats it as it is.
+        # A key may contain a line break, which msgspec copies into its message.
         why = one_line(error)
         if why.endswith((".file.name`", ".golden.name`")):
             why += ": a file has a plain name and lies in the bundle's own folder"
@@ -85,17 +95,20 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as it is written to `bundle.json`: the same manifest, the same bytes."""
+    """Return the bytes of `bundle.json`; the same manifest gives the same bytes."""
     return encode_json(manifest)
 
 
 def describe(name: str, data: bytes) -> BundleFile:
-    """The manifest's entry for a file with this content."""
+    """Return the manifest's entry for a file with this content."""
     return BundleFile(name=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:
-    """A plain file, no link: what lies elsewhere may be changed without touching the bundle."""
+    """Return the bytes of a plain file within the limit. Raises BundleError.
+
+    A link is refused: its target could change without a change in the bundle.
+    """
     try:
         with open(path, "rb", opener=no_link) as file:
             found = os.fstat(file.fileno())
@@ -106,7 +119,7 @@ def _read(path: Path, limit_bytes: int) -> bytes:
                     f"{path}: {found.st_size} bytes, more than the limit of {limit_bytes}"
                 )
             return file.read(limit_bytes)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the folder's name
+    except (OSError, ValueError) as error:  # ValueError: NUL in the folder's name
         if getattr(error, "errno", None) == errno.ELOOP:
             raise BundleError(
                 f"{path}: a link; a bundle holds its files itself, copy it with cp -rL"
@@ -116,11 +129,13 @@ def _read(path: Path, limit_bytes: int) -> bytes:
 
 
 def no_link(path: str, flags: int) -> int:
-    # Without O_NONBLOCK opening a pipe would wait for somebody to write.
+    """Open a file descriptor, but no symbolic link; an `opener` for `open`. Raises OSError."""
+    # Without O_NONBLOCK, opening a named pipe would block until it has a writer.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _verified(folder: Path, file: BundleFile) -> bytes:
+    """Return the bytes of a file whose size and hash match. Raises BundleError."""
     data = _read(folder / file.name, _MAX_FILE_BYTES)
     if describe(file.name, data) != file:
         raise BundleError(

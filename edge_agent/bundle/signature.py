@@ -1,8 +1,7 @@
-"""The signature of a bundle: `bundle.sig` beside `bundle.json`, Ed25519 over its exact bytes.
+"""Signature of a bundle: `bundle.sig`, Ed25519 over the exact bytes of `bundle.json`.
 
-`bundle.json` holds the sha256 of everything else, so this is a signature of the whole bundle. It
-is checked before the manifest is parsed. Who made the bundle is all it says: whether the bundle is
-whole is for `bundle.load`, whether it is older than the last for `versions`.
+`bundle.json` holds the hashes of all other files, so the whole bundle is signed. It is checked
+before the manifest is parsed, and proves the origin only, not that the version is the latest.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from edge_agent.files import encode_json
 
 SIGNATURE = "bundle.sig"
 MAX_BYTES = 4096
-"""Of a signature or key file; they take a hundred or two."""
+"""Limit for a signature or key file; usual ones have 100 to 200 bytes."""
 
 _DOMAIN = b"linegate bundle.json 1\0"
-"""Comes before the signed bytes, so that a signature for anything else is none for a bundle."""
+"""Prefix of the signed bytes, so that a signature for another purpose is invalid for a bundle."""
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`bundle.sig`. `key_id` only says which key to take; the signature decides."""
+    """Content of `bundle.sig`; `key_id` only selects the key, the signature decides."""
 
     schema_version: Literal[1]
     key_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
     signature: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{85}[AQgw]==\Z")]
-    """Base64 of the 64 bytes, whose last digit carries two bits and nothing else."""
+    """Base64 of 64 bytes; its last digit carries two bits, the other four must be zero."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trust:
-    """Whose bundles are taken. `where` the keys are listed is for the messages."""
+    """Keys whose bundles are accepted; `where` names their list in messages."""
 
     keys: dict[str, Ed25519PublicKey]
     where: str
@@ -49,12 +48,12 @@ class Trust:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """First 16 hex digits of the sha256 of the raw public key."""
+    """Return the first 16 hex digits of the sha256 of the raw public key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The content of `bundle.sig` for these bytes of `bundle.json`: the same in, the same out."""
+    """Return the content of `bundle.sig` for these bytes of `bundle.json`; deterministic."""
     signature = Signature(
         schema_version=1,
         key_id=key_id(key.public_key()),
@@ -64,7 +63,7 @@ def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
 
 
 def parse(raw: bytes, path: Path) -> Signature:
-    """`bundle.sig`'s bytes; `path` is for the message only. Raises BundleError."""
+    """Return the parsed `bundle.sig`; `path` is used in the message only. Raises BundleError."""
     try:
         return msgspec.json.decode(raw, type=Signature)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -73,9 +72,16 @@ def parse(raw: bytes, path: Path) -> Signature:
 
 
 def verify(manifest: bytes, raw: bytes, trust: Trust, path: Path) -> str:
-    """The id of the trusted key that signed these bytes of `bundle.json`. Raises BundleError.
+    """Return the id of the trusted key that signed `bundle.json`.
 
-    `raw` are the bytes of `bundle.sig`; `path`, its name, is for the message only.
+    Args:
+        manifest: The bytes of `bundle.json`.
+        raw: The bytes of `bundle.sig`.
+        trust: The accepted keys.
+        path: The name of `bundle.sig`, for the message only.
+
+    Raises:
+        BundleError: The key is not trusted, or the signature does not match.
     """
     signature = parse(raw, path)
     key = trust.keys.get(signature.key_id)
@@ -96,16 +102,20 @@ def verify(manifest: bytes, raw: bytes, trust: Trust, path: Path) -> str:
 
 
 def trust(paths: Sequence[str], where: str, *, unsigned_allowed: bool = False) -> Trust:
-    """Trust in the keys of these .pub files. Raises ConfigError; `where` names their list."""
+    """Return the trust in the keys of these .pub files.
+
+    `where` names their list in messages. Raises ConfigError.
+    """
     keys = (_public_key(Path(path), where) for path in paths)
     return Trust({key_id(key): key for key in keys}, where, unsigned_allowed)
 
 
 def _public_key(path: Path, where: str) -> Ed25519PublicKey:
+    """Return the Ed25519 key of a .pub file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{where}: {path}: {why}; give a .pub file of a key") from None
     if b"PRIVATE KEY" in data:

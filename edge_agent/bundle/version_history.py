@@ -1,8 +1,7 @@
-"""The highest version of each bundle that ran here, so that an older one is noticed.
+"""Version history in the state directory: the highest version of each bundle that ran here.
 
-A signature says who made a bundle, not that it is the last one: whoever can write the folder can
-put back an old one with its true signature. So the agent remembers, in its state_dir. What is
-damaged there is reported and never stops the line.
+A signature proves the origin, not the latest version: a person who can write the folder can put
+back an old bundle with its valid signature. A damaged history is logged and never stops the line.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class BundleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A bundle that ran: its version, and the sha256 of its `bundle.json`."""
+    """Version of a bundle that ran, with the sha256 of its `bundle.json`."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -36,7 +35,7 @@ class _History(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def highest(state_dir: Path) -> dict[str, BundleVersion]:
-    """By name of the bundle, the highest version that ran here; a damaged file is reported."""
+    """Return the highest version that ran, by bundle name; log a damaged file."""
     try:
         return _read(state_dir / FILE)
     except ValueError as error:
@@ -45,7 +44,7 @@ def highest(state_dir: Path) -> dict[str, BundleVersion]:
 
 
 def check(state_dir: Path, bundle: Bundle, *, allow_older: bool) -> None:
-    """Raises BundleError for a version below the highest that ran here, unless allowed."""
+    """Raise BundleError for a version below the highest that ran here, unless allowed."""
     path = state_dir / FILE
     name, version = bundle.manifest.name, bundle.manifest.version
     ran = highest(state_dir).get(name)
@@ -64,7 +63,7 @@ def check(state_dir: Path, bundle: Bundle, *, allow_older: bool) -> None:
 
 
 def remember(state_dir: Path, bundle: Bundle) -> None:
-    """Write down that the bundle runs. What is wrong on the disk is reported, not raised."""
+    """Record that the bundle runs; log disk errors, raise none."""
     path = state_dir / FILE
     try:
         known, damage = _read(path), None
@@ -85,7 +84,7 @@ def remember(state_dir: Path, bundle: Bundle) -> None:
 
 
 def _read(path: Path) -> dict[str, BundleVersion]:
-    """By name of the bundle; empty without a file. ValueError for one that cannot be used."""
+    """Return the versions by bundle name, empty without a file; raise ValueError if unusable."""
     try:
         return files.read_json(path, _History, _MAX_BYTES).highest
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The commands of edge-agent, one file or folder for each kind of them; `__main__` joins them."""
+"""Commands of edge-agent, one file or folder per group; `__main__` joins them."""

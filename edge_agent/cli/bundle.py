@@ -1,4 +1,4 @@
-"""bundle: a bundle looked at on this machine."""
+"""Command `bundle verify`: check a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edge_agent.cli.kit import RunFailure, json_option
 
 
 def register(commands: Commands) -> None:
+    """Add the command `bundle`."""
     text = "look at a bundle on this machine"
     acts = group(commands, "bundle", text, "bundle verify bundle")
     verify = add(
@@ -53,7 +54,7 @@ def _verify(args: argparse.Namespace) -> None:
             providers=args.provider or ["CPUExecutionProvider"],
             trying=trying,
         )
-    # msgspec writes a difference that is no number as null, which JSON can hold.
+    # msgspec writes a NaN or infinite difference as null, because JSON has neither.
     print(msgspec.json.encode(found).decode() if args.json else table(found))
     if not found.fit:
         raise RunFailure(f"{args.bundle}: a stage has no artifact that can be used here")

@@ -1,4 +1,4 @@
-"""run and check: the line itself."""
+"""Commands `run` and `check`: inspect the line, or verify that it can start."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edge_agent.errors import EdgeError
 
 
 def register(commands: Commands) -> None:
+    """Add the commands `run` and `check`."""
     text = "inspect until the camera ends or a signal comes"
     run = add(commands, "run", text, "run --config line.toml", _run)
     run.add_argument("--frames", type=count, metavar="N", help="stop after N frames")

@@ -1,8 +1,7 @@
-"""What all five command lines have in common: their help, --json, --version, and how they end.
+"""Functions shared by all five command lines: help, --json, --version, exit codes.
 
-A mistake is one line on standard error, `program: field: value; fix`, and an exit code:
-0 done, 1 failed after the start, 2 refused at the start. 130 is for Ctrl-C, 141 for a reader of
-the output that has left (`edge-agent tail ... | head`), as for any program that ends so.
+An error is one line on stderr, `program: field: value; fix`. Exit codes: 0 done, 1 failed after the
+start, 2 refused at the start, 130 Ctrl-C, 141 output closed early (`edge-agent tail ... | head`).
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _EXIT_CODES = "\nexit codes: 0 done, 1 failed while running, 2 refused at the st
 
 
 class RunFailure(Exception):
-    """Carries an EdgeError raised after the start, so that the exit code is 1."""
+    """Error after the start, for an EdgeError whose exit code must be 1."""
 
 
 def parser(
     program: str, text: str, examples: str, *, usage: str | None = None
 ) -> argparse.ArgumentParser:
-    """The parser of a whole command line; `examples` keep their lines."""
+    """Return the parser of a command line; line breaks in `examples` are kept."""
     made = argparse.ArgumentParser(
         prog=program,
         usage=usage,
@@ -41,6 +40,7 @@ def parser(
 
 
 def json_option(parser: argparse.ArgumentParser, text: str = "print JSON") -> None:
+    """Add the option --json."""
     parser.add_argument("--json", action="store_true", help=text)
 
 
@@ -51,13 +51,17 @@ def run(
     endless: bool = False,
     hint: str = "",
 ) -> int:
-    """Do `act` and say how it ended; the exit code.
+    """Run `act`, report its error and return the exit code.
 
-    `endless`: Ctrl-C is the usual end. `hint` says what an interrupted run can do next.
+    Args:
+        program: Name at the start of an error line.
+        act: Returns an exit code, or None for 0.
+        endless: Ctrl-C is the normal end: exit code 0.
+        hint: Text for an interrupted run: the next step.
     """
     try:
         code = act() or DONE
-        # Here and not when the interpreter ends: there nobody could catch that the reader has left.
+        # Flush here: at the interpreter's exit a broken pipe could not be caught any more.
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -74,6 +78,7 @@ def run(
 
 
 def _refuse(program: str, text: str, code: int) -> int:
+    """Print an error line on stderr and return `code`."""
     try:
         print(f"{program}: {text}", file=sys.stderr)
     except BrokenPipeError:
@@ -82,9 +87,9 @@ def _refuse(program: str, text: str, code: int) -> int:
 
 
 def _left() -> bool:
-    """Whether nobody reads our output; what is left of it then goes nowhere, without a complaint.
+    """Return True if the reader of stdout or stderr is gone; redirect that stream to /dev/null.
 
-    A broken pipe can be another one: of a child, or a connection.
+    A BrokenPipeError may also come from another pipe, such as that of a child or a connection.
     """
     gone = False
     for stream in (sys.stdout, sys.stderr):

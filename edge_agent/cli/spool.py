@@ -1,4 +1,4 @@
-"""spool and tail: what lies on the disk, beside the agent that runs or after it."""
+"""Commands `spool` and `tail`: read the spool on the disk, with or without a running agent."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _POLL_S = 0.3
 
 
 def register(commands: Commands) -> None:
+    """Add the commands `tail` and `spool`."""
     text = "print alerts from the spool: what was sent lately, what waits"
     tail = add(commands, "tail", text, "tail --config line.toml --since 1h --follow", _tail)
     tail.add_argument("--follow", action="store_true", help="go on with what comes")
@@ -67,6 +68,7 @@ def register(commands: Commands) -> None:
 
 @contextlib.contextmanager
 def _opened(args: argparse.Namespace) -> Iterator[tuple[Config, SpoolReader]]:
+    """Yield the configuration and a reader of its spool."""
     from edge_agent.config import config as configs
     from edge_agent.delivery.spool.reader import SpoolReader
 
@@ -109,6 +111,7 @@ def _export(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _output(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """Yield the function that writes to the file, or to stdout. Raises EdgeError."""
     if path is None:
         yield sys.stdout.write
         return
@@ -125,7 +128,7 @@ def _as_json(stored: StoredMessage) -> dict[str, Any]:
     try:
         message = json.loads(stored.message.payload)
     except (ValueError, RecursionError):
-        message = None  # damaged where SQLite cannot see it
+        message = None  # damage that SQLite does not detect
     return {
         "kind": stored.message.kind,
         "state": state_of(stored),

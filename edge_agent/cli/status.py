@@ -1,4 +1,4 @@
-"""status: what the agent on this machine says of itself."""
+"""Command `status`: status of the agent on this machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _CONFIG = Path("/etc/linegate/agent.toml")
 
 
 def register(commands: Commands) -> None:
+    """Add the command `status`."""
     text = "say whether the agent runs and is well"
     more = ". Exit code 0: running and well; 1: not running, or something needs a look."
     one = add(commands, "status", text, "status --json", _status, more=more)

@@ -1,4 +1,4 @@
-"""watch: alerts as a subscriber sees them."""
+"""Command `watch`: print alerts from the broker, as a subscriber receives them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edge_agent.cli.kit import json_option
 
 
 def register(commands: Commands) -> None:
+    """Add the command `watch`."""
     watch = add(
         commands,
         "watch",
@@ -45,7 +46,7 @@ def _watch(args: argparse.Namespace) -> None:
         print(f"subscribed to {config.root} on {config.broker}", file=sys.stderr, flush=True)
 
     if args.record:
-        append(args.record, b"")  # refused now, not at the first alert
+        append(args.record, b"")  # an unusable path must fail now, not at the first alert
     heard_count = 0
     for heard in listen(config, subscribed):
         if not isinstance(heard, ReceivedMessage):

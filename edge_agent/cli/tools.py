@@ -1,4 +1,4 @@
-"""simulate, broker, schema: what a line engineer and an integrator need beside the line."""
+"""Commands `simulate`, `broker` and `schema`: tools for line engineers and integrators."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edge_agent.cli.kit import json_option
 
 
 def register(commands: Commands) -> None:
+    """Add the commands `simulate`, `broker` and `schema`."""
     text = "write the simulated strip as images and masks"
     simulate = add(commands, "simulate", text, "simulate --out frames", _simulate)
     simulate.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -45,7 +46,7 @@ def _simulate(args: argparse.Namespace) -> None:
     camera |= {"width_px": args.width_px, "height_px": args.height_px}
     tree = {"agent": {"bundle": ""}, "camera": camera, "mqtt": {"broker": "embedded"}}
     config = configs.parse(tree, "edge-agent simulate").camera
-    if not isinstance(config, config_camera.SimulatedCamera):  # cannot be: kind is given above
+    if not isinstance(config, config_camera.SimulatedCamera):  # impossible: kind is set above
         raise TypeError(config)
     for done in write(config, args.strips, args.frames, args.out):
         if sys.stderr.isatty():

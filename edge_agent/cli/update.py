@@ -1,4 +1,4 @@
-"""update: another bundle for a line that runs, and the way back."""
+"""Command `update`: replace the bundle of a running line, or roll back."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _POLL_S = 0.2
 
 
 def register(commands: Commands) -> None:
+    """Add the command `update`."""
     text = "another bundle for a line that runs, and the way back"
     acts = group(commands, "update", text, "update stage bundle --config line.toml")
     stage = add(
@@ -53,6 +54,7 @@ def register(commands: Commands) -> None:
 
 
 def _opened(args: argparse.Namespace) -> tuple[Config, BundleStore]:
+    """Return the configuration and the bundle store of its agent."""
     from edge_agent.config import config as configs
     from edge_agent.update.bundle_store import BundleStore
 
@@ -64,7 +66,7 @@ def _stage(args: argparse.Namespace) -> None:
     from edge_agent.update.staging import check_fit, stage
 
     config, slots = _opened(args)
-    os.nice(10)  # a line may run beside
+    os.nice(10)  # a line may be running on this machine
     check_fit(config, args.bundle)
     record = stage(config, slots, args.bundle, force=args.force)
     candidate = record.candidate
@@ -97,6 +99,7 @@ def _rollback(args: argparse.Namespace) -> None:
 
 
 def _end(record: UpdateRecord) -> str:
+    """Return the reason why an update is not committed."""
     if record.phase != "idle":
         return f"it is {record.phase}; see edge-agent update status"
     return record.last.reason or record.last.result if record.last else "no word of it"

@@ -1,4 +1,4 @@
-"""The agent's configuration: types, limits, loader."""
+"""Configuration of the agent: types, limits, loader."""
 
 from edge_agent.config.config import Config, load
 

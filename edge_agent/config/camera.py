@@ -1,4 +1,4 @@
-"""The `[camera]` table: one type a backend, told apart by `kind`."""
+"""Camera configuration: the `[camera]` table, one type per backend, selected by `kind`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edge_agent.config.fields import ConfigPart, _Features
 
 
 class _Camera(ConfigPart, frozen=True, kw_only=True):
-    """What every kind of camera has.
+    """Keys common to all kinds of camera.
 
-    `frame_lines`: "camera" takes frames as they come, a number re-cuts them, "bundle" to the height
-    of the bundle's golden frames. `overlap_lines` of a re-cut frame were in the one before too.
-    `encoder_counts_per_line`: what the encoder counts while one line is taken. `wait`: a camera
-    that is not there at the start is waited for. `implausible_images` declare: a frozen, black or
-    white image is a gap; inspect: it is inspected like any other.
+    `frame_lines`: "camera" uses frames as delivered; a number re-cuts them to that many lines,
+    "bundle" to the height of the bundle's golden frames. `overlap_lines`: lines of a re-cut frame
+    that repeat the end of the previous one. `encoder_counts_per_line`: encoder counts per line.
+    `wait`: wait at the start for a camera that is not there yet. `implausible_images`: "declare"
+    makes a gap of a frozen, black or white image; "inspect" inspects it like any other.
     """
 
     frame_lines: Annotated[int, msgspec.Meta(ge=1, le=16384)] | Literal["camera", "bundle"] = (
@@ -29,21 +29,22 @@ class _Camera(ConfigPart, frozen=True, kw_only=True):
 
 
 class FolderCamera(_Camera, tag_field="kind", tag="folder", frozen=True, kw_only=True):
-    """Images of a folder in the order of their names; `mixed_sizes` lets the size change.
+    """Images of a folder in the order of their names.
 
-    `follow`: go on with files as they appear, in the order they are finished.
+    `mixed_sizes`: the image size may change. `follow`: continue with new files, in the order in
+    which they are complete.
     """
 
     path: str
     loop: bool = False
     follow: bool = False
     mixed_sizes: bool = False
-    # Somebody chose these images; a lens cap is not to be found among them by accident.
+    # A person chose these images, so a lens cap or a frozen camera is not expected.
     implausible_images: Literal["declare", "inspect"] = "inspect"
 
 
 class VideoCamera(_Camera, tag_field="kind", tag="video", frozen=True, kw_only=True):
-    """A video file, frame by frame."""
+    """Video file, read frame by frame."""
 
     path: str
     loop: bool = False
@@ -51,8 +52,10 @@ class VideoCamera(_Camera, tag_field="kind", tag="video", frozen=True, kw_only=T
 
 
 class V4l2Camera(_Camera, tag_field="kind", tag="v4l2", frozen=True, kw_only=True):
-    """A device of Video4Linux: /dev/video0, or a name below /dev/v4l/by-id. Without a size the
-    device's own is taken."""
+    """Video4Linux device: /dev/video0, or a name below /dev/v4l/by-id.
+
+    Without a size, the device keeps its own.
+    """
 
     device: str
     width_px: Annotated[int, msgspec.Meta(ge=1, le=65536)] | None = None
@@ -62,7 +65,7 @@ class V4l2Camera(_Camera, tag_field="kind", tag="v4l2", frozen=True, kw_only=Tru
 
 
 class RtspCamera(_Camera, tag_field="kind", tag="rtsp", frozen=True, kw_only=True):
-    """An RTSP stream over TCP. The password is read from a file, never from the address."""
+    """RTSP stream over TCP; the password is read from a file, never from the URL."""
 
     url: str
     username: str = ""
@@ -70,19 +73,20 @@ class RtspCamera(_Camera, tag_field="kind", tag="rtsp", frozen=True, kw_only=Tru
 
 
 class GstreamerCamera(_Camera, tag_field="kind", tag="gstreamer", frozen=True, kw_only=True):
-    """A GStreamer pipeline that ends in an appsink; needs an OpenCV built with GStreamer."""
+    """GStreamer pipeline that ends in an appsink; needs OpenCV built with GStreamer."""
 
     pipeline: str
 
 
 class GenicamCamera(_Camera, tag_field="kind", tag="genicam", frozen=True, kw_only=True):
-    """GigE Vision or USB3 Vision without a vendor's SDK.
+    """GigE Vision or USB3 Vision camera, without a vendor SDK.
 
-    `serial`, `user_name`, `mac`, `ip`: together they must fit exactly one camera. `interface`: only
-    that one of this host, by name or address. `features`: a table of SFNC names, set in its order;
-    or several tables, where a feature is set under two selectors. `chunks` auto: timestamp, encoder
-    and line status, where the camera has them. `packet_size` auto: the largest that passes; camera:
-    as the camera has it. `heartbeat_ms`: how long the camera keeps control for a silent host.
+    `serial`, `user_name`, `mac`, `ip`: together they must match exactly one camera. `interface`:
+    search only on this interface of the host, by name or address. `features`: a table of SFNC
+    names, set in its order; or several tables, if a feature is set under two selectors. `chunks`:
+    "auto" enables timestamp, encoder and line status, as far as the camera has them. `packet_size`:
+    "auto" is the largest that passes, "camera" keeps the camera's. `heartbeat_ms`: time after which
+    the camera takes control away from a silent host.
     """
 
     transport: Literal["gige", "usb3"] = "gige"
@@ -100,9 +104,10 @@ class GenicamCamera(_Camera, tag_field="kind", tag="genicam", frozen=True, kw_on
 
 
 class GentlCamera(_Camera, tag_field="kind", tag="gentl", frozen=True, kw_only=True):
-    """Any camera or frame grabber with a GenTL producer, the vendor's `.cti` file.
+    """Camera or frame grabber with a GenTL producer, the vendor's `.cti` file.
 
-    `serial`, `user_name`, `model`, `device_id` (the producer's own): together exactly one.
+    `serial`, `user_name`, `model`, `device_id` (the producer's own id): together they must match
+    exactly one device.
     """
 
     cti: str
@@ -115,8 +120,9 @@ class GentlCamera(_Camera, tag_field="kind", tag="gentl", frozen=True, kw_only=T
 
 
 class SimulatedCamera(_Camera, tag_field="kind", tag="simulated", frozen=True, kw_only=True):
-    """The seeded strip. `realtime` keeps the strip's own line rate; otherwise as fast as asked.
+    """Simulated steel strip, reproducible by `seed`.
 
+    `realtime` keeps the strip's line rate; otherwise frames come as fast as they are requested.
     `speed` multiplies the strip's speed (about 1.5 m/s) in real time.
     """
 
@@ -129,7 +135,7 @@ class SimulatedCamera(_Camera, tag_field="kind", tag="simulated", frozen=True, k
     speed: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
 
 
-# A backend for another kind of camera adds its type here, and a case in camera/chooser.py.
+# A backend for another kind of camera adds its type here, and a case in camera/factory.py.
 Camera = (
     FolderCamera
     | VideoCamera
@@ -143,6 +149,6 @@ Camera = (
 
 
 class CameraFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration read for its camera only, whatever else is in it or not yet in it."""
+    """Configuration file of which only the camera is read; the rest may be incomplete."""
 
     camera: Camera

@@ -1,6 +1,6 @@
-"""The agent's configuration: one frozen tree.
+"""Configuration of the agent as one frozen tree.
 
-Relative paths are taken from the folder the command runs in.
+Relative paths start at the current folder of the command.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from edge_agent.errors import ConfigError
 
 
 class AgentConfig(ConfigPart, frozen=True, kw_only=True):
-    """`precision`: auto, float32, int8 or a label such as onnx-int8. `threads` 0: all cores.
+    """Agent: its names, its bundle and how the bundle runs.
 
-    `trusted_keys`: .pub files of those whose bundles may run. `unsigned_bundles` allow: one
-    without a signature runs too.
-    `providers`: where ONNX artifacts may run, each tried: execution providers of onnxruntime, and
-    openvino, which is a library of its own. What is not named is not used.
+    `precision`: auto, float32, int8 or a label such as onnx-int8. `threads`: 0 is all cores.
+    `trusted_keys`: .pub files of the keys whose bundles may run. `unsigned_bundles`: "allow" runs
+    bundles without a signature too. `providers`: where ONNX artifacts may run, each is tried:
+    execution providers of onnxruntime, and openvino, which is a separate library. Others are not
+    used.
     """
 
     bundle: str
@@ -54,18 +55,19 @@ class AgentConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class StripConfig(ConfigPart, frozen=True, kw_only=True):
-    """Size of a pixel on the steel; without it events carry no millimetres or metres."""
+    """Pixel size on the steel; without it, events carry no millimetres or metres."""
 
     pixel_width_mm: _SizeMm | None = None
     line_length_mm: _SizeMm | None = None
 
 
 class MqttConfig(ConfigPart, frozen=True, kw_only=True):
-    """`broker`: "embedded", "mqtt://host[:port]" or "mqtts://host[:port]" (TLS, verified).
+    """Broker and connection.
 
-    `port` is for the embedded broker, which listens on loopback only. `protocol` auto tries
-    MQTT 5 first and falls back; a broker that leaves MQTT 5 unanswered costs 3 s once.
-    Each `…_file` is a path or `credential:NAME`, a credential of the systemd unit.
+    `broker`: "embedded", "mqtt://host[:port]" or "mqtts://host[:port]" (TLS, verified). `port` is
+    for the embedded broker, which listens on loopback only. `protocol`: "auto" tries MQTT 5 first
+    and falls back; a broker that does not answer MQTT 5 costs 3 s once. Each `…_file` is a path or
+    `credential:NAME`, a credential of the systemd unit.
     """
 
     broker: str
@@ -83,10 +85,10 @@ class MqttConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class QueuesConfig(ConfigPart, frozen=True, kw_only=True):
-    """Bounds between the threads, in frames and in messages, and of the spool on the disk.
+    """Limits of the queues between threads, in frames and messages, and of the spool on the disk.
 
-    `history`: so many messages stay in the spool after they were sent, as long as there is room,
-    for `edge-agent tail` and `edge-agent spool replay`.
+    `history`: number of sent messages kept in the spool, while there is room, for `edge-agent tail`
+    and `edge-agent spool replay`.
     """
 
     frames: _Count = 8
@@ -96,9 +98,10 @@ class QueuesConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class HealthConfig(ConfigPart, frozen=True, kw_only=True):
-    """`status_file`: for `edge-agent status`; empty is status.json in the state folder.
+    """Health, status file and metrics.
 
-    `metrics_port` 0: no metrics. `metrics_host`: whoever reaches it may read them.
+    `status_file`: for `edge-agent status`; empty is status.json in the state directory.
+    `metrics_port`: 0 is no metrics. `metrics_host`: everyone who can reach it can read the metrics.
     """
 
     interval_s: Annotated[float, msgspec.Meta(ge=0.5, le=3600)] = 5.0
@@ -108,11 +111,12 @@ class HealthConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class UpdateConfig(ConfigPart, frozen=True, kw_only=True):
-    """How a staged bundle is judged.
+    """Criteria for a staged bundle.
 
-    It is tried on `trial_frames` frames of the line and must then prove itself on `prove_frames`
-    as the one that runs. `budget_ms`: for gate and segmenter together, in 95 of 100 frames;
-    without it the running bundle is the measure. `max_turned_share`: of the frames.
+    It is tried on `trial_frames` frames of the line, and is then on probation for `prove_frames` as
+    the running bundle. `budget_ms`: time for gate and segmenter together, in 95 of 100 frames;
+    without it, the running bundle is the reference. `max_turned_share`: permitted share of frames
+    judged differently.
     """
 
     trial_frames: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 200
@@ -122,11 +126,11 @@ class UpdateConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class CommandsConfig(ConfigPart, frozen=True, kw_only=True):
-    """Which commands over MQTT are obeyed: none unless named in `allow`.
+    """Commands over MQTT that the agent accepts; none unless named in `allow`.
 
-    `bundle_folder` holds the bundles that may be staged by name. `per_minute` bounds all commands
-    together. A reply goes to the agent's own `reply` topic, or where the command asks for it if
-    that is below it or below one of `reply_topics`.
+    `bundle_folder` holds the bundles that may be staged by name. `per_minute` limits all commands
+    together. A reply goes to the agent's own `reply` topic, or to the topic that the command names,
+    if that is below it or below one of `reply_topics`.
     """
 
     allow: tuple[CommandName, ...] = ()
@@ -136,8 +140,11 @@ class CommandsConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class EvidenceConfig(ConfigPart, frozen=True, kw_only=True):
-    """Pictures of frames with defects, sent behind their events. At most `per_minute`: events
-    beyond that have none. `max_bytes`: a larger picture is halved until it fits."""
+    """Pictures of defective frames, sent after their events.
+
+    `per_minute`: events beyond this rate have no picture. `max_bytes`: a larger picture is halved
+    in size until it fits.
+    """
 
     pictures: bool = False
     per_minute: Annotated[int, msgspec.Meta(ge=1, le=6000)] = 60
@@ -146,6 +153,8 @@ class EvidenceConfig(ConfigPart, frozen=True, kw_only=True):
 
 
 class Config(ConfigPart, frozen=True, kw_only=True):
+    """Complete configuration of an agent."""
+
     agent: AgentConfig
     camera: Camera
     mqtt: MqttConfig
@@ -158,11 +167,12 @@ class Config(ConfigPart, frozen=True, kw_only=True):
 
     @property
     def topic_base(self) -> str:
+        """Return the first levels of the agent's topics: root/site/line/name."""
         return f"{self.mqtt.root}/{self.agent.site}/{self.agent.line}/{self.agent.name}"
 
     @property
     def state_dir(self) -> Path:
-        """agent.state_dir; else systemd's STATE_DIRECTORY; else below the user's state folder."""
+        """Return agent.state_dir, else $STATE_DIRECTORY (systemd), else the user's state folder."""
         given = self.agent.state_dir or os.environ.get("STATE_DIRECTORY", "")
         if given:
             return Path(given)
@@ -171,30 +181,39 @@ class Config(ConfigPart, frozen=True, kw_only=True):
 
     @property
     def spool_file(self) -> Path:
+        """Return the path of the spool's database."""
         return self.state_dir / "spool.sqlite3"
 
     @property
     def status_file(self) -> Path:
+        """Return health.status_file, or status.json in the state directory."""
         given = self.health.status_file
         return Path(given) if given else self.state_dir / "status.json"
 
     @property
     def threads(self) -> int:
+        """Return the number of threads per network; default: the cores of this process."""
         return self.agent.threads or len(os.sched_getaffinity(0))
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Config:
-    """Read and check the file; `overrides` are "section.key=value". Raises ConfigError."""
+    """Return the checked configuration file. Raises ConfigError.
+
+    `overrides` have the form "section.key=value".
+    """
     return _checked(loader.load(path, Config, overrides), str(path))
 
 
 def parse(tree: dict[str, Any], source: str) -> Config:
-    """A TOML tree as a Config. Raises ConfigError; `source` is for the message."""
+    """Return a TOML tree as a checked Config. Raises ConfigError.
+
+    `source` is used in the message only.
+    """
     return _checked(loader.parse(tree, Config, source), source)
 
 
 def _checked(config: Config, source: str) -> Config:
-    """What no type can say."""
+    """Check the rules that the types cannot express. Raises ConfigError."""
     _check_broker(config.mqtt, source)
     if "stage" in config.commands.allow and not config.commands.bundle_folder:
         raise ConfigError(
@@ -205,6 +224,7 @@ def _checked(config: Config, source: str) -> Config:
 
 
 def _check_broker(mqtt: MqttConfig, source: str) -> None:
+    """Raise ConfigError unless mqtt.broker is a valid address."""
     if mqtt.broker == "embedded":
         return
     shown = loader.masked(mqtt.broker)
@@ -213,9 +233,9 @@ def _check_broker(mqtt: MqttConfig, source: str) -> None:
         url = urlsplit(mqtt.broker)
         fits = url.scheme in ("mqtt", "mqtts") and url.hostname and (url.port is None or url.port)
         odd = url.path or url.query or url.fragment or "@" in url.netloc
-        (url.hostname or "").encode("idna")  # a..b is no name: resolving it would raise
+        (url.hostname or "").encode("idna")  # a..b must fail here, not when resolved
     except ValueError:
         fits = odd = None
-    # urlsplit drops line breaks without a word.
+    # urlsplit drops line breaks silently.
     if not fits or odd or any(c.isspace() for c in mqtt.broker):
         raise ConfigError(f"{source}: mqtt.broker: {shown!r} is not a broker; {fix}")

@@ -1,4 +1,4 @@
-"""The kinds of value that a configuration holds, with their limits."""
+"""Field types of the configuration, with their limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-# Bounds above, because TOML knows infinity.
+# An upper limit, because TOML permits infinity.
 _Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 CommandName = Literal["status", "picture", "set_coil", "start", "stop", "stage"]
 _Topic = Annotated[str, msgspec.Meta(pattern=r"^[^+#\x00/][^+#\x00]{0,199}\Z")]
@@ -20,4 +20,4 @@ _Features = dict[str, bool | int | float | str]
 
 
 class ConfigPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+    """Base of the configuration's tables: frozen, and an unknown key is an error."""

@@ -1,6 +1,6 @@
-"""A TOML file, plus `--set key=value`, to a frozen tree of any type. Unknown keys are errors.
+"""Loader of a TOML file, with `--set key=value`, into a frozen tree of any type.
 
-Messages name the key, the value and the fix.
+Unknown keys are errors. Messages name the key, the value and the fix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _Tree = TypeVar("_Tree", bound=msgspec.Struct)
 
 
 def load(path: Path, kind: type[_Tree], overrides: tuple[str, ...] = ()) -> _Tree:
-    """Read and check the file; `overrides` are "section.key=value". Raises ConfigError."""
+    """Return the checked file as `kind`. Raises ConfigError.
+
+    `overrides` have the form "section.key=value".
+    """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path}: larger than {_MAX_BYTES} bytes; not a config file")
@@ -40,28 +43,34 @@ def load(path: Path, kind: type[_Tree], overrides: tuple[str, ...] = ()) -> _Tre
 def override(
     tree: dict[str, Any], kind: type[_Tree], overrides: tuple[str, ...], source: str
 ) -> _Tree:
-    """`tree` with "section.key=value" set in it, as `kind`. Raises ConfigError."""
+    """Set "section.key=value" overrides in `tree` and return it as `kind`.
+
+    `source` is used in the message only. Raises ConfigError.
+    """
     for one in overrides:
         _set(tree, one)
     return parse(tree, kind, source)
 
 
 def parse(tree: dict[str, Any], kind: type[_Tree], source: str) -> _Tree:
-    """A TOML tree as `kind`. Raises ConfigError; `source` is for the message."""
+    """Return a TOML tree as `kind`.
+
+    `source` is used in the message only. Raises ConfigError.
+    """
     odd = _odd_text(tree)
     if odd is not None:
         raise ConfigError(f"{source}: {odd}: holds a NUL or no UTF-8; no name or path may")
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        # A quoted key may hold a line break, and msgspec repeats it as it is.
+        # A quoted key may contain a line break, which msgspec copies into its message.
         explained = " ".join(masked(_explain(str(error), tree, kind)).split())
         raise ConfigError(f"{source}: {explained}") from None
 
 
 def _odd_text(tree: dict[str, Any]) -> str | None:
-    """Where there is text that no file can be named by and no message may hold."""
-    left: list[tuple[str, Any]] = [("", tree)]  # no recursion: depth is whatever was given
+    """Return the key of a text with NUL or invalid UTF-8; None if there is none."""
+    left: list[tuple[str, Any]] = [("", tree)]  # no recursion: the input may be nested to any depth
     while left:
         path, value = left.pop()
         if isinstance(value, dict):
@@ -74,6 +83,7 @@ def _odd_text(tree: dict[str, Any]) -> str | None:
 
 
 def _encodes(text: str) -> bool:
+    """Return True if the text can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:  # an argument of the command line that is not UTF-8
@@ -82,11 +92,12 @@ def _encodes(text: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """Without the user and password of an address, whichever key it was given to."""
+    """Return the text with the user and password of an address hidden, for any key."""
     return re.sub(r"//.*@", "//***@", text)
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
+    """Set one "section.key=value" override in the tree. Raises ConfigError."""
     key, sign, text = override.partition("=")
     *sections, last = key.strip().split(".")
     if not sign or not last or not sections:
@@ -94,7 +105,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
-        value = text.strip()  # a bare word or path needs no quotes on the command line
+        value = text.strip()  # plain text or a path needs no quotes on the command line
     at = tree
     for section in sections:
         at = at.setdefault(section, {})
@@ -104,9 +115,12 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(message: str, tree: dict[str, Any], kind: type) -> str:
-    """msgspec's "… - at `$.camera.kind`" as "camera.kind: …, got 'x'" with the known keys."""
+    """Return a msgspec message as "camera.kind: …, got 'x'", with the known keys.
+
+    The original form is "… - at `$.camera.kind`".
+    """
     text, _, where = message.partition(" - at `$")
-    path = re.sub(r"\[[^]]*\]", "", where.rstrip("`").lstrip("."))  # of a list, the list
+    path = re.sub(r"\[[^]]*\]", "", where.rstrip("`").lstrip("."))  # list[0] as list
     unknown = re.match(r"Object contains unknown field `(.*)`", text, re.DOTALL)
     if unknown:
         known = _known_keys(path, tree, kind)
@@ -123,7 +137,7 @@ def _explain(message: str, tree: dict[str, Any], kind: type) -> str:
 
 
 def _known_keys(path: str, tree: dict[str, Any], kind: type) -> list[str]:
-    """The keys that `kind` knows at `path`; of a section with several kinds, the named one's."""
+    """Return the keys valid at `path`; in a table with `kind`, those of that kind."""
     at: Any = tree
     kinds: list[Any] = [kind]
     for part in path.split(".") if path else []:

@@ -1,1 +1,1 @@
-"""Watch the stages; publish state, health, status and metrics."""
+"""Supervision of the stages, and publication of state, health, status and metrics."""

@@ -1,4 +1,4 @@
-"""The health document: all that was counted, camera to broker, as one value. And the summary."""
+"""Health document with all counters from camera to broker, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from edge_agent.version import VERSION
 def vitals(
     boot_id: str, uptime_s: float, tally: Tally, camera: Camera, delivered: DeliveryCounts
 ) -> messages_health.HealthDocument:
-    """As of now."""
+    """Return the health document of this moment.
+
+    Args:
+        boot_id: Id of this run.
+        uptime_s: Seconds since the start.
+        tally: Counters of the pipeline.
+        camera: Camera, for its status and counters.
+        delivered: Counters of delivery; their gaps are added to those of the pipeline.
+    """
     gaps = tally.gaps()
     gaps |= delivered.loss_gaps
     return messages_health.HealthDocument(
@@ -52,7 +60,7 @@ def vitals(
 def summary(
     health: messages_health.HealthDocument, bundle: events.BundleRef, inspecting_s: float
 ) -> dict[str, Any]:
-    """The health document at the end, with the rate and what ran."""
+    """Return the last health document with version, bundle, duration and frame rate."""
     document: dict[str, Any] = json.loads(msgspec.json.encode(health))
     rate = document["frames_inspected"] / inspecting_s if inspecting_s else 0.0
     return document | {

@@ -1,4 +1,4 @@
-"""One agent per state directory: two would share a spool."""
+"""Lock that keeps a second agent out of a state directory: two would share one spool."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _log = logging.getLogger(__name__)
 
 
 class InstanceLock:
-    """Held once constructed, until `release` or the end of the process.
+    """Lock held from construction until `release` or the end of the process.
 
-    A disk that fails is no mistake of whoever named it, and no reason not to inspect.
+    A read-only, full or failing disk is logged and inspection goes on: it is not a configuration
+    error.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises ConfigError where another agent holds it, or we may not write."""
+        """Raise ConfigError if another agent holds the lock, or the folder is not writable."""
         self._file: IO[str] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -42,5 +43,6 @@ class InstanceLock:
             ) from None
 
     def release(self) -> None:
+        """Release the lock; do nothing if none is held."""
         if self._file:
             self._file.close()

@@ -1,7 +1,7 @@
-"""The status as Prometheus reads it, over HTTP; off unless health.metrics_port is given.
+"""Prometheus metrics over HTTP, off unless health.metrics_port is set.
 
-The text is prometheus_client's, the server is not: it answers one request after the other from a
-text made before, so that no reader makes the agent wait, and cuts off a reader that is slow.
+The server answers one request at a time from text rendered before: a scrape never blocks the
+agent, and a slow client is cut off after 5 s.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ _REQUEST_TIMEOUT_S = 5.0
 
 
 class MetricsServer:
-    """Listening once constructed. Raises ConfigError when the address cannot be had."""
+    """HTTP server of the metrics; raises ConfigError if the address is unavailable."""
 
     def __init__(self, host: str, port: int) -> None:
         self._text = b""
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            """Handler of one request; only /metrics exists."""
+
             timeout = _REQUEST_TIMEOUT_S
 
             def do_GET(self) -> None:
+                """Answer a scrape with the last rendered text."""
                 if self.path != "/metrics":
                     self.send_error(404)
                     return
@@ -48,9 +51,10 @@ class MetricsServer:
                 self.wfile.write(text)
 
             def log_message(self, *_: Any) -> None:
-                """A scrape every few seconds is no news."""
+                """Log nothing: there is a scrape every few seconds."""
 
             def version_string(self) -> str:
+                """Return the Server header, without the version of Python."""
                 return "linegate"
 
         try:
@@ -71,35 +75,38 @@ class MetricsServer:
             raise
 
     def show(self, status: AgentStatus) -> None:
+        """Render a status, for the scrapes from now on."""
         self._text = render(status)
 
     def close(self) -> None:
+        """Stop the server and release the address."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 class _Server(TCPServer):
-    """Not HTTPServer: that one asks a name server for our name, and a line may have none."""
+    """TCP server; HTTPServer would look up its host name, and a line may have no DNS."""
 
     allow_reuse_address = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader who hung up is no error of ours."""
+        """Ignore the error: a client that disconnects is not a fault of the agent."""
 
 
 def render(status: AgentStatus) -> bytes:
-    """Return a status in Prometheus' text format."""
+    """Return a status in the Prometheus text format."""
     return generate_latest(_Families(status))
 
 
 class _Families:
-    """The metrics of one status, times in seconds as Prometheus' users expect."""
+    """Collector of one status; times in seconds, the Prometheus base unit."""
 
     def __init__(self, status: AgentStatus) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
+        """Yield each metric family."""
         status, health = self._status, self._status.health
         yield InfoMetricFamily("linegate", "What runs.", _info(status))
         for name, text, count in (
@@ -132,7 +139,7 @@ class _Families:
         for stage, age_s in status.stages.items():
             age.add_metric((stage,), age_s)
             stuck.add_metric((stage,), stage in status.stuck)
-        # A gauge: the agent keeps quantiles, and the library's summary has none.
+        # A gauge: the agent provides quantiles, which the library's summary type does not support.
         latency = _stage_gauge(
             "latency_seconds", "Of the last 20,000 frames of a stage.", "quantile"
         )

@@ -1,7 +1,6 @@
-"""How things stand: what runs, from which camera, inspecting or not, and where an update is.
+"""State document: running bundle, camera status, inspection on or off, progress of an update.
 
-That is the state document. Whoever changes one of these tells it here, in his own thread, and it
-is said at once.
+Each part is set from its own thread, and each change is published at once.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from edge_agent.version import VERSION
 
 
 class StateKeeper:
+    """Keeper of the state document; its setters may be called from any thread."""
+
     def __init__(
         self,
         boot_id: str,
@@ -26,7 +27,7 @@ class StateKeeper:
         *,
         say: Callable[[state.StateDocument], None],
     ) -> None:
-        """`say` is called at each change, not for what is so at first."""
+        """`say` is called with the document at each change, not for the initial state."""
         self._boot_id, self._say = boot_id, say
         self._stages, self._record = stages, record
         self._camera = _camera_state(camera)
@@ -35,11 +36,11 @@ class StateKeeper:
 
     @property
     def stages(self) -> LoadedBundle:
-        """Of the bundle that runs."""
+        """Return the loaded bundle that runs."""
         return self._stages
 
     def document(self) -> state.StateDocument:
-        """As things are now; delivery makes of it what is said when we are gone."""
+        """Return the current document; delivery derives the offline state from it."""
         return state.StateDocument(
             boot_id=self._boot_id,
             state="online",
@@ -51,22 +52,24 @@ class StateKeeper:
         )
 
     def update_went_on(self, stages: LoadedBundle, record: UpdateRecord) -> None:
+        """Set the running bundle and the update record; publish."""
         self._stages, self._record = stages, record
         self._tell()
 
     def inspects(self, yes: bool) -> None:
+        """Set inspection on or off; publish."""
         self._inspecting = yes
         self._tell()
 
     def camera_is(self, status: CameraStatus) -> None:
-        """May be told again and again: it is said when it has changed."""
+        """Set the camera status; publish only if it has changed."""
         camera = _camera_state(status)
         if camera != self._camera:
             self._camera = camera
             self._tell()
 
     def _tell(self) -> None:
-        with self._saying:  # the last word of two threads is what is so now
+        with self._saying:  # of two threads, the one that publishes last must hold the latest state
             self._say(self.document())
 
 
@@ -80,7 +83,7 @@ def _camera_state(status: CameraStatus) -> state.CameraState:
 
 
 def _update_state(record: UpdateRecord) -> state.UpdateState | None:
-    """As it is published; None where there never was an update."""
+    """Return the update as it is published; None if there never was one."""
     if record == UpdateRecord():
         return None
     last = record.last

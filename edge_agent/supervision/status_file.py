@@ -1,8 +1,7 @@
-"""What a running agent says of itself in a file, for `edge-agent status` and the metrics.
+"""Status file of a running agent, read by `edge-agent status` and the metrics.
 
-A file and no socket: it is replaced as a whole, can be read while the agent hangs, and nobody who
-reads it can make the agent wait. Whether the writer still runs is asked of the kernel, by process
-id and start time, so that a file left by a kill is not believed.
+A file, not a socket: it can be read while the agent hangs, and no reader blocks the agent. Process
+id and start time show if its writer still runs, so a file left by a kill is detected.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ _MAX_BYTES = 1 << 20
 
 
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`stages`: seconds since each last came round. `stuck`: those that stand still.
+    """Status of a running agent, with its health document.
 
-    `until_monotonic_s`: when the next one should have been written by, with room to spare.
+    `stages` holds the seconds since each stage last advanced, `stuck` the stages that do not.
+    `until_monotonic_s` is the time by which the next status is due, with a margin.
     """
 
     schema_version: Literal[1] = 1
@@ -45,7 +45,10 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`well`: running, and nothing in `troubles`. Each trouble is one line with what to do."""
+    """Result of reading the status file; `well` means running and without troubles.
+
+    Each trouble is one line that names the fix.
+    """
 
     running: bool
     well: bool
@@ -55,18 +58,19 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(path: Path, status: AgentStatus) -> None:
     """Replace the file as a whole. Raises OSError."""
-    # Not durable: it says nothing after a power cut, and a sync a second wears a flash card.
+    # Not durable: it has no use after a power cut, and a sync each time wears a flash card.
     with files.replacing(path, durable=False) as new:
         new.write_bytes(msgspec.json.encode(status))
 
 
 def remove(path: Path) -> None:
+    """Remove the file; ignore errors."""
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 def ask(path: Path, now_monotonic_s: float) -> StatusAnswer:
-    """What the file says, held against the kernel and the clock."""
+    """Read the status file and check it against the running process and the clock."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"larger than {_MAX_BYTES} bytes")
@@ -75,7 +79,7 @@ def ask(path: Path, now_monotonic_s: float) -> StatusAnswer:
         return _down(f"not running: there is no {path}", None)
     except OSError as error:
         return _down(f"{path}: {error.strerror}; ask as root, or as the agent's user", None)
-    except ValueError as error:  # msgspec's errors are of this family
+    except ValueError as error:  # base of msgspec's errors
         return _down(f"{path}: not a status file: {error}", None)
     if process_start(status.process_id) != status.process_start:
         return _down(f"not running: process {status.process_id} ended without a word", status)
@@ -84,17 +88,20 @@ def ask(path: Path, now_monotonic_s: float) -> StatusAnswer:
 
 
 def process_start(process_id: int) -> int | None:
-    """Start time of a process in clock ticks since boot: with its id it names a process."""
+    """Return the start time of a process in clock ticks since boot; None if there is none.
+
+    The start time distinguishes the process from a later one with the same id.
+    """
     try:
         text = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace")
-        # The name, in brackets, may hold anything; field 22 is counted from behind it.
+        # The name, in brackets, may contain spaces and brackets: count field 22 from its end.
         return int(text.rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
 
 
 def here() -> tuple[int, int]:
-    """Our own process: id and start time."""
+    """Return id and start time of this process."""
     return os.getpid(), process_start(os.getpid()) or 0
 
 

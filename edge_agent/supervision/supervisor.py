@@ -1,7 +1,6 @@
-"""What the main thread does while the others run: the watchdog, and what is said of health.
+"""Supervisor, run by the main thread: watchdog, status and health.
 
-The status goes to systemd, to the status file and to the metrics, the health document to MQTT. The
-line goes on without any of them.
+Status goes to systemd, the status file and the metrics, health to MQTT. The line runs without any.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from edge_agent.version import VERSION
 _log = logging.getLogger(__name__)
 
 _STATUS_S = 5.0
-"""The status file is replaced as often, or with each health document if they come more often."""
+"""Longest interval of the status file; a shorter health interval applies to it too."""
 
 
 class Supervisor:
-    """`look` often, from one thread; `close` at the end."""
+    """Supervisor of the stages; call `look` often from one thread, `close` at the end."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Supervisor:
         self._failed = False
 
     def look(self, now_s: float) -> None:
-        """Judge the marks; tell of it when it is time, or when another stage stands still."""
+        """Check the stages' progress; publish status and health when due or when a stage stalls."""
         changed = self._watchdog.look(self._marks_s(), now_s)
         if not changed and now_s < self._next_status:
             return
@@ -75,6 +74,7 @@ class Supervisor:
         status_file.remove(self._config.status_file)
 
     def _marks_s(self) -> dict[str, float]:
+        """Return the monotonic time at which each stage last advanced, in seconds."""
         return {
             **self._stages_s(),
             "spool": self._delivery.progress_s,
@@ -82,6 +82,7 @@ class Supervisor:
         }
 
     def _tell(self, health: messages_health.HealthDocument, now_s: float) -> None:
+        """Publish the status; log only the first of several write errors."""
         stuck = self._watchdog.stuck
         sd_notify(
             f"STATUS={health.frames_inspected} frames inspected, "

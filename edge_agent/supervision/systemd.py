@@ -1,6 +1,6 @@
-"""The service manager's notification protocol: readiness and watchdog."""
+"""Notification protocol of systemd: readiness, status and watchdog."""
 
-# By hand: it is one datagram. The bindings to libsystemd need its headers on every box.
+# Implemented here: it is one datagram, and the bindings to libsystemd need its headers installed.
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 
 
 def sd_notify(message: str) -> None:
-    """sd_notify(3): a datagram to NOTIFY_SOCKET; nothing where systemd did not start us."""
+    """Send a message to NOTIFY_SOCKET (man 3 sd_notify); do nothing without systemd."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -21,7 +21,7 @@ def sd_notify(message: str) -> None:
 
 
 def watchdog_s() -> float | None:
-    """systemd's WatchdogSec, or None when no watchdog waits for us."""
+    """Return WatchdogSec in seconds; None if systemd does not watch this process."""
     usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None

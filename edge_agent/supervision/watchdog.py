@@ -1,14 +1,14 @@
-"""Whether every stage advances, and what is done about one that does not.
+"""Watchdog of the stages: detects a stage that no longer advances, and acts on it.
 
-A stage leaves a mark each time it comes round, with work or without: waiting is not hanging. A
-stage whose mark is older than `stall_s` stands still. Then, once: the stacks of all threads go to
-the journal. A publisher that stands still is restarted here, inside the process, as often as it
-takes: the line goes on without it. For any other stage the word to systemd is held back until it
-comes round again, and for no other reason; systemd then kills and restarts the agent.
-
-`stall_s` is half of the unit's WatchdogSec and the word goes out every quarter, so the stacks are
-in the journal at least a quarter of WatchdogSec before systemd strikes.
+A stage sets a mark in each round, with work or without. It is stuck if its mark is older than
+`stall_s`, half of WatchdogSec.
 """
+
+# When a stage gets stuck, the stacks of all threads go to the journal, once. A stuck publisher is
+# restarted inside the process, as often as needed: the line runs without it. For any other stage
+# the keepalive to systemd is withheld until the stage advances, and for no other reason; systemd
+# then kills and restarts the agent. The keepalive is sent every quarter of WatchdogSec, so the
+# stacks are in the journal at least a quarter of WatchdogSec before systemd acts.
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 PUBLISHER = "publisher"
 _ALONE_S = 30.0
-"""Taken as WatchdogSec where no systemd waits for us: stacks and status are worth having there."""
+"""WatchdogSec without systemd: stacks and status are useful there too."""
 
 
 class Watchdog:
-    """Called from one thread. `say` sends the word, `dump` writes the stacks."""
+    """Watchdog for one thread; `say` sends the keepalive, `dump` writes the stacks."""
 
     def __init__(
         self,
@@ -40,10 +40,13 @@ class Watchdog:
         self._restarted_s: float | None = None
         self.publisher_restarts = 0
         self.stuck: tuple[str, ...] = ()
-        """The stages that stand still, as of the last look."""
+        """Stages that were stuck at the last call of `look`."""
 
     def look(self, marks_s: Mapping[str, float], now_s: float) -> bool:
-        """Judge the marks and act on them; True when another stage stands still than before."""
+        """Check the marks and act on them; marks and `now_s` are monotonic, in seconds.
+
+        Returns True if the set of stuck stages has changed.
+        """
         ages_s = {stage: now_s - mark_s for stage, mark_s in marks_s.items()}
         before, self.stuck = self.stuck, tuple(s for s, a in ages_s.items() if a > self.stall_s)
         for stage in self.stuck:
@@ -61,6 +64,7 @@ class Watchdog:
         return self.stuck != before
 
     def _tend_publisher(self, now_s: float) -> None:
+        """Restart a stuck publisher, again after each further `stall_s`."""
         if PUBLISHER not in self.stuck:
             self._restarted_s = None
         elif self._restarted_s is None or now_s - self._restarted_s > self.stall_s:

@@ -1,1 +1,1 @@
-"""Replace a bundle while the line runs."""
+"""Update of the bundle while the line runs."""

@@ -1,9 +1,7 @@
-"""The disk of an update: bundles by their content, and the record of where an update stands.
+"""Bundle store and update record on the disk, below `<state_dir>/update`.
 
-Below `<state_dir>/update` lie `store/<sha256 of bundle.json>/`, `record.json` and two locks. What
-has its name in the store is whole and was verified as it lies there; the record is written whole
-or not at all. Both are on the disk (fsync) before anyone is told, a bundle before the record that
-names it, and nothing is removed before the record that no longer names it is written.
+`store/<sha256 of bundle.json>/` holds whole, verified bundles only. A bundle is synced before the
+record that names it, and is removed only after a record that no longer names it.
 """
 
 from __future__ import annotations
@@ -28,16 +26,16 @@ from edge_agent.update.record import BundleSlot, UpdateError, UpdateRecord
 
 _MAX_RECORD_BYTES = 1 << 16
 MAX_BUNDLE_BYTES = 2 << 30
-"""Of a bundle; all forms of two large networks take a tenth. The free disk is checked too."""
+"""Limit for one bundle; all artifacts of two large networks take a tenth of it."""
 _SPARE_BYTES = 64 << 20
-"""Left free on the disk, for the spool and the rest of the machine."""
+"""Free disk space kept for the spool and the rest of the machine."""
 _LOCK_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 class BundleStore:
-    """Used by the agent and by the commands at once; each change is made under a lock."""
+    """Store of bundles and of the update record; agent and commands share it under file locks."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -46,11 +44,12 @@ class BundleStore:
         self._incoming = self._root / "incoming"
 
     def folder(self, slot: BundleSlot) -> Path:
+        """Return the folder of a bundle in the store."""
         return self._store / slot.sha256
 
     @property
     def damaged(self) -> bool:
-        """Whether the record is there and cannot be used; the next change makes it anew."""
+        """Return True if the record exists and is unusable; the next change rebuilds it."""
         try:
             self._parsed()
         except ValueError:
@@ -58,7 +57,7 @@ class BundleStore:
         return False
 
     def mark(self) -> tuple[int, int] | None:
-        """Another one after each change."""
+        """Return a value that differs after each change of the record; None without a record."""
         try:
             found = self._record.stat()
         except OSError:
@@ -66,7 +65,7 @@ class BundleStore:
         return found.st_ino, found.st_mtime_ns
 
     def read(self) -> UpdateRecord:
-        """As it stands; a damaged one is reported and made anew from what ran here."""
+        """Return the record; rebuild a damaged one from the bundles that ran here, and log it."""
         try:
             return self._parsed()
         except ValueError as error:
@@ -74,9 +73,9 @@ class BundleStore:
             return self._rebuilt()
 
     def change(self, to: Callable[[UpdateRecord], UpdateRecord]) -> UpdateRecord:
-        """Write what `to` makes of the record, then drop the bundles that it no longer names.
+        """Write the record that `to` returns, then remove the bundles that it no longer names.
 
-        Raises UpdateError, also where the disk cannot be written: then nothing has changed.
+        Raises UpdateError, also if the disk cannot be written; the record is then unchanged.
         """
         try:
             self._make_folders()
@@ -96,9 +95,19 @@ class BundleStore:
         trust: Trust,
         to: Callable[[UpdateRecord, Bundle], UpdateRecord],
     ) -> UpdateRecord:
-        """Bring a bundle into the store and write the record that `to` makes of it.
+        """Copy a verified bundle into the store and write the record that `to` returns for it.
 
-        Raises BundleError for a bundle that may not run here, UpdateError for the rest.
+        Args:
+            source: The bundle's folder.
+            trust: Keys that the bundle's signature is verified with.
+            to: Called with the record and the copied bundle; returns the record to write.
+
+        Returns:
+            The record that was written.
+
+        Raises:
+            BundleError: The bundle may not run here.
+            UpdateError: The record does not allow it, or the disk cannot be written.
         """
         try:
             self._make_folders()
@@ -117,7 +126,7 @@ class BundleStore:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove what a crash has left; nothing where there never was an update."""
+        """Remove the leftovers of a crash; do nothing if there never was an update."""
         if not self._root.is_dir():
             return
         try:
@@ -127,10 +136,10 @@ class BundleStore:
             _log.info("%s", error)
         self.change(lambda record: record)
 
-    # Bundles.
+    # Bundles
 
     def _copied(self, source: Path, trust: Trust) -> Bundle:
-        """Only what the manifest names is copied, and the copy is what is verified."""
+        """Copy the files that the manifest names, and verify the copy, not the source."""
         manifest = reader.load(source, trust).manifest
         files = [a.file for stage in (manifest.gate, manifest.segmenter) for a in stage.artifacts]
         files.append(manifest.golden)
@@ -161,31 +170,34 @@ class BundleStore:
         return reader.load(copy, trust)
 
     def _into_store(self, bundle: Bundle, trust: Trust) -> None:
+        """Move the copied bundle into the store; replace a damaged one of the same hash."""
         place = self._store / bundle.sha256
         if place.exists():
             with contextlib.suppress(BundleError):
                 if reader.load(place, trust).sha256 == bundle.sha256:
                     return
-            # Damaged, or signed with a key that is no longer trusted.
+            # The stored copy is damaged, or its key is no longer trusted.
             place.rename(self._incoming / "damaged")
         bundle.folder.rename(place)
         durable.sync_folder(self._store)
         failpoints.reach("in store")
 
     def _prune(self, record: UpdateRecord) -> None:
+        """Remove the bundles that the record does not name."""
         for place in self._store.iterdir():
             if place.name not in record.kept:
                 failpoints.reach("prune")
-                # First out of the store: half a bundle must not have a whole one's name.
+                # Rename first: a partly deleted bundle must not keep a valid name.
                 gone = self._root / f"gone-{place.name}"
                 shutil.rmtree(gone, ignore_errors=True)
                 place.rename(gone)
         for gone in self._root.glob("gone-*"):
             shutil.rmtree(gone, ignore_errors=True)
 
-    # The record.
+    # Record
 
     def _parsed(self) -> UpdateRecord:
+        """Return the record, empty without a file; raise ValueError if it is unusable."""
         try:
             return durable.read_json(self._record, UpdateRecord, _MAX_RECORD_BYTES)
         except (FileNotFoundError, NotADirectoryError):
@@ -194,7 +206,7 @@ class BundleStore:
             raise ValueError(error.strerror) from None
 
     def _rebuilt(self) -> UpdateRecord:
-        """The newest bundle in the store that is known to have run."""
+        """Return a record whose active bundle is the newest stored one that ran here."""
         found = [
             (
                 place.stat().st_mtime_ns,
@@ -206,7 +218,7 @@ class BundleStore:
         return UpdateRecord(active=max(found, key=lambda one: one[0])[1] if found else None)
 
     def _sound(self) -> tuple[UpdateRecord, bool]:
-        """The record, and whether it was damaged; then the file is set aside."""
+        """Return the record and True if it was damaged; quarantine the damaged file."""
         try:
             return self._parsed(), False
         except ValueError:
@@ -215,6 +227,7 @@ class BundleStore:
             return record, True
 
     def _write(self, record: UpdateRecord) -> None:
+        """Replace the record file atomically and durably. Raises OSError."""
         temporary = self._root / ".record.json.new"
         failpoints.reach(f"write {record.phase}")
         durable.write_json(temporary, record)
@@ -224,10 +237,11 @@ class BundleStore:
         durable.sync_folder(self._root)
         failpoints.reach(f"written {record.phase}")
 
-    # Folders and locks.
+    # Folders and locks
 
     @contextlib.contextmanager
     def _locked(self, name: str, wait_s: float, busy: str) -> Iterator[None]:
+        """Hold a file lock; raise UpdateError with `busy` if it is not free within `wait_s`."""
         path = self._root / name
         with path.open("a") as file:
             self._own(path)
@@ -247,19 +261,21 @@ class BundleStore:
             self._make(folder)
 
     def _make(self, folder: Path) -> Path:
+        """Create a folder that does not exist, with the owner of the state folder."""
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             self._own(folder)
         return folder
 
     def _own(self, path: Path) -> None:
-        """What root makes belongs to whom the state folder belongs: the agent must change it."""
+        """Give a path made by root to the owner of the state folder: the agent must change it."""
         if os.geteuid() == 0:
             owner = self._state_dir.stat()
             os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def slot_of(bundle: Bundle, *, forced: bool = False) -> BundleSlot:
+    """Return the record entry of a bundle; `forced` permits an older version."""
     manifest = bundle.manifest
     return BundleSlot(
         sha256=bundle.sha256, name=manifest.name, version=manifest.version, forced=forced
@@ -267,6 +283,7 @@ def slot_of(bundle: Bundle, *, forced: bool = False) -> BundleSlot:
 
 
 def _copy(source: Path, target: Path, limit_bytes: int) -> None:
+    """Copy at most `limit_bytes` of a plain file and sync it; a link is refused."""
     with (
         open(source, "rb", opener=reader.no_link) as reading,
         target.open("xb") as writing,
@@ -280,6 +297,7 @@ def _copy(source: Path, target: Path, limit_bytes: int) -> None:
 
 
 def _on_disk(error: OSError) -> UpdateError:
+    """Return the UpdateError that reports a disk error."""
     return UpdateError(
         f"update: {error.filename or 'the state folder'}: {error.strerror}; free the disk, or run "
         "as the agent's user"

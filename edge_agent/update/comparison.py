@@ -1,4 +1,4 @@
-"""Two bundles on the same frames: what differs, and whether the new one may take over."""
+"""Comparison of two bundles on the same frames, and the criteria for the new one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edge_agent.messages.state import TrialReport
 
 _SHOWN_FRAMES = 20
 TRIAL_S = 600.0
-"""A slow line's trial ends by time, so that an update is done within a shift's break."""
+"""Time limit of a trial on a slow line, so that an update fits into a shift break."""
 MIN_FRAMES = 20
-"""What a trial that ends by time must have seen, or all of `trial_frames` where they are fewer."""
+"""Least number of frames for a trial that ends by time; `trial_frames` if that is smaller."""
 MAX_SLOWDOWN = 1.5
-"""Without a budget: the line had room for what ran, and some more is likely; twice is not."""
+"""Largest permitted slowdown without `budget_ms`: a line rarely has time for twice the work."""
 
 
 class FrameJudgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What one bundle made of a frame. `error` is why it failed on it, or ""."""
+    """Judgement of one bundle on a frame; `error` is the reason of a failure, or ""."""
 
     suspect: bool = False
     defects: int = 0
@@ -29,7 +29,10 @@ class FrameJudgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A frame as both bundles judged it; `both_px` and `either_px` are where they saw defects."""
+    """Judgements of both bundles on one frame.
+
+    `both_px` and `either_px` count the pixels marked as defect by both, and by at least one.
+    """
 
     frame_id: int
     running: FrameJudgement
@@ -39,7 +42,7 @@ class FrameComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundleComparison:
-    """Looks are added as they come; `report` sums them up at any time."""
+    """Running comparison of two bundles, added to frame by frame."""
 
     def __init__(self) -> None:
         self._looks: list[FrameComparison] = []
@@ -48,7 +51,7 @@ class BundleComparison:
         self.first_error = ""
 
     def add(self, look: FrameComparison, live_ms: float) -> None:
-        """`live_ms`: what the running bundle took for the frame on the line."""
+        """Add one frame; `live_ms` is the running bundle's time for it on the line."""
         failed = [bool(look.running.error), bool(look.candidate.error)]
         self._errors = [n + more for n, more in zip(self._errors, failed, strict=True)]
         if look.candidate.error and not look.running.error:
@@ -58,14 +61,16 @@ class BundleComparison:
 
     @property
     def frames(self) -> int:
+        """Return the number of frames compared."""
         return len(self._looks)
 
     @property
     def errors(self) -> int:
-        """Frames that the candidate alone failed on."""
+        """Return the number of frames on which only the candidate failed."""
         return sum(bool(one.candidate.error and not one.running.error) for one in self._looks)
 
     def report(self) -> TrialReport:
+        """Return the totals so far; times in ms, shares and `mask_iou` in 0..1."""
         both = [one for one in self._looks if not one.running.error and not one.candidate.error]
         turned = [one for one in both if one.running.suspect != one.candidate.suspect]
         either = sum(one.either_px for one in both)
@@ -94,16 +99,16 @@ class BundleComparison:
 
 
 def is_over(comparison: BundleComparison, took_s: float, rules: UpdateConfig) -> bool:
-    """Return whether the trial has seen enough; the first error is enough."""
+    """Return True if the trial has enough frames, or the candidate failed on one."""
     frames, all_of_them = comparison.frames, rules.trial_frames
     by_time = took_s >= TRIAL_S and frames >= min(MIN_FRAMES, all_of_them)
     return comparison.errors > 0 or frames >= all_of_them or by_time
 
 
 def objection(comparison: BundleComparison, rules: UpdateConfig) -> str:
-    """Why the candidate may not take over, or ""."""
+    """Return the reason why the candidate may not take over, or ""."""
     report = comparison.report()
-    # None is allowed: a frame that a bundle fails on is a gap in the inspection.
+    # No error is permitted: a frame that a bundle fails on is a gap in the inspection.
     if comparison.errors:
         return f"failed on {comparison.errors} of {report.frames} frames: {comparison.first_error}"
     turned = (report.changed_to_suspect + report.changed_to_clean) / max(1, report.frames)
@@ -128,7 +133,10 @@ def objection(comparison: BundleComparison, rules: UpdateConfig) -> str:
 def fault_of_proof(
     frames: int, failed: int, judged_ms: Sequence[float], rules: UpdateConfig
 ) -> str:
-    """Why a bundle that runs must go, or "". `judged_ms` is judged when all frames are there."""
+    """Return the reason why a bundle on probation must be rolled back, or "".
+
+    `judged_ms` is compared with the budget only after `prove_frames` frames.
+    """
     if failed:
         return f"failed on {failed} of {frames} frames as the running bundle"
     p95_ms = _percentile(judged_ms, 95)

@@ -1,4 +1,4 @@
-"""Named points between the steps that must survive a crash; only a test arms them."""
+"""Named points between steps that must survive a crash; only tests arm them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _armed: Callable[[str], None] | None = None
 
 
 def reach(name: str) -> None:
-    """Do nothing, unless a test has armed the points: then whatever that test does at `name`."""
+    """Call the armed test hook with `name`; do nothing if no test has armed one."""
     if _armed is not None:
         _armed(name)
 
 
 @contextlib.contextmanager
 def armed(act: Callable[[str], None]) -> Iterator[None]:
-    """Call `act` with the name of each point that is reached, in the thread that reaches it."""
+    """Call `act` with the name of each point reached, in the thread that reaches it."""
     global _armed
     before, _armed = _armed, act
     try:

@@ -1,4 +1,4 @@
-"""Judge a new bundle by its first frames on the line."""
+"""Probation of a new bundle: its first frames on the line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edge_agent.update import comparison
 
 
 class Probation:
-    """How the bundle does that runs and is not trusted yet."""
+    """Counts and times of a running bundle that is not confirmed yet."""
 
     def __init__(self, sha256: str, rules: UpdateConfig) -> None:
         self._sha256, self._rules = sha256, rules
@@ -18,7 +18,10 @@ class Probation:
         self._judged_ms: deque[float] = deque(maxlen=rules.prove_frames)
 
     def see(self, inspected: Inspection) -> bool:
-        """In the inference thread. Whether it is a frame of this bundle that failed."""
+        """Count a frame, from the inference thread; other bundles' frames are ignored.
+
+        Returns True if this bundle failed on the frame.
+        """
         if inspected.bundle_sha256 != self._sha256:
             return False
         self._frames += 1
@@ -29,11 +32,12 @@ class Probation:
 
     @property
     def fault(self) -> str:
-        """Why the bundle must go, or ""."""
+        """Return the reason why the bundle must be rolled back, or ""."""
         return comparison.fault_of_proof(
             self._frames, self._failed, tuple(self._judged_ms), self._rules
         )
 
     @property
     def is_complete(self) -> bool:
+        """Return True once `prove_frames` frames have been inspected."""
         return self._frames >= self._rules.prove_frames

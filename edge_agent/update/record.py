@@ -1,21 +1,20 @@
-"""Where an update stands: a pure state machine over one small record.
+"""Update record and its state machine, as pure functions from one record to the next.
 
-Each function takes the record as it is and gives the record to be written; nothing is acted on
-before it is on the disk. So whatever dies, and whenever, the record names a bundle that can run:
-
-- `active` is what runs at the next start; None is the bundle of the configuration. It changes in
-  one write, together with `previous`, to which it can go back.
-- *idle* ─staged─▶ *staged* ─begun─▶ *trying* ─switched─▶ *proving* ─confirmed─▶ *idle*
-- staged: the candidate lies in the store, whole and signed. The old bundle runs.
-- trying: it is tried beside the old one, which runs. Each try is counted before it begins; when
-  the last of `limit` tries ended without a word, the candidate is given up.
-- proving: the candidate is `active`, but not trusted yet. Each start is counted before it begins;
-  after the last of `limit` that ended without a word, `previous` is active again.
-- confirmed: the candidate is the bundle that runs, and only now counts as the version that ran.
-- Who stops in good order has not crashed: his try or start is taken back.
-- A candidate that was `returned` to by hand has no trial: it ran here before.
-- A step that does not fit where the record stands raises Stale and changes nothing.
+A step acts only after its record is on the disk, so that after a crash at any time the record
+names a bundle that can run: idle > staged > trying > proving > idle.
 """
+
+# `active` runs at the next start; None is the bundle of the configuration. It changes in one write
+# together with `previous`, the bundle to roll back to.
+# staged: the candidate is in the store, whole and verified. The old bundle runs.
+# trying: the candidate is tried beside the old bundle, which runs. Each trial is counted before it
+#   begins; a candidate is refused after `limit` trials that ended without a result.
+# proving: the candidate is `active`, on probation. Each start is counted before it begins; after
+#   `limit` starts that ended without a result, `previous` is active again.
+# confirmed: only now the candidate counts as the version that ran.
+# An orderly stop is not a crash: its trial or start is not counted.
+# A candidate that a person rolled back to has no trial: it ran here before.
+# A step that does not fit the record's phase raises StaleRecord and changes nothing.
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from edge_agent.errors import EdgeError
 from edge_agent.messages.state import TrialReport
 
 ATTEMPTS = 3
-"""Trials, or starts, that may end in a crash: one may be the power's fault, three are not."""
+"""Permitted crashes in trials or starts: a power cut may cause one, not three."""
 
 Phase = Literal["idle", "staged", "trying", "proving"]
 Result = Literal["committed", "refused", "rolled_back", "cancelled"]
@@ -37,19 +36,19 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class UpdateError(EdgeError):
-    """The person who stages, cancels or rolls back must act."""
+    """Error that the person who stages, cancels or rolls back must act on."""
 
 
 class StaleRecord(UpdateError):
-    """The record has moved on under the one who wanted to change it."""
+    """Error for a step on a record that has changed in the meantime."""
 
 
 class _RecordPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
+    """Base of the record's parts: frozen, and an unknown key is an error."""
 
 
 class BundleSlot(_RecordPart, frozen=True, kw_only=True):
-    """A bundle in the store. `forced`: a person said that it may run though it is older."""
+    """Bundle in the store; `forced`: a person permitted an older version."""
 
     sha256: Sha256
     name: BundleName
@@ -61,7 +60,7 @@ class BundleSlot(_RecordPart, frozen=True, kw_only=True):
 
 
 class UpdateResult(_RecordPart, frozen=True, kw_only=True):
-    """How the last update ended. `reason` is one line for people, "" when it was committed."""
+    """Result of the last update; `reason` is one line of text, "" if committed."""
 
     result: Result
     bundle: BundleSlot
@@ -71,8 +70,11 @@ class UpdateResult(_RecordPart, frozen=True, kw_only=True):
 
 
 class UpdateRecord(_RecordPart, frozen=True, kw_only=True):
-    """`configured_sha256`: of the configuration's bundle when `active` took its place; when
-    another lies there, a person has put it there since."""
+    """Record of an update: its phase, and the active, previous and candidate bundles.
+
+    `configured_sha256` is the hash of the configured bundle when `active` replaced it. A different
+    hash there means that a person has put another bundle in its place since.
+    """
 
     schema_version: Literal[1] = 1
     phase: Phase = "idle"
@@ -86,7 +88,7 @@ class UpdateRecord(_RecordPart, frozen=True, kw_only=True):
     last: UpdateResult | None = None
 
     def __post_init__(self) -> None:
-        # A record that holds this in no way was not written by us.
+        # A record that breaks these rules was not written by this program.
         if (self.candidate is None) != (self.phase == "idle"):
             raise ValueError(f"{self.phase}, but the candidate is {self.candidate}")
         if self.phase == "proving" and (self.active != self.candidate or self.previous is None):
@@ -94,12 +96,15 @@ class UpdateRecord(_RecordPart, frozen=True, kw_only=True):
 
     @property
     def kept(self) -> frozenset[str]:
-        """The sha256 of each bundle in the store that is still needed."""
+        """Return the sha256 of each bundle in the store that is still needed."""
         return frozenset(s.sha256 for s in (self.active, self.previous, self.candidate) if s)
 
 
 def staged(record: UpdateRecord, slot: BundleSlot) -> UpdateRecord:
-    """A new candidate; one that nobody has begun to try gives way to it."""
+    """Return the record with a new candidate, which replaces one that is not tried yet.
+
+    Raises UpdateError if an update is in progress, or the bundle runs already.
+    """
     if record.phase not in ("idle", "staged"):
         raise UpdateError(
             f"update: {record.candidate} is under way ({record.phase}); wait for its end, or give "
@@ -111,7 +116,7 @@ def staged(record: UpdateRecord, slot: BundleSlot) -> UpdateRecord:
 
 
 def begun(record: UpdateRecord, slot: BundleSlot, limit: int, time: str) -> UpdateRecord:
-    """A try is to begin; or it was one too many, then phase is idle."""
+    """Return the record with one more trial counted, or idle if the limit is reached."""
     _expect(record, slot, "staged", "trying")
     if record.attempts >= limit:
         reason = f"the agent ended {record.attempts} times while it was tried"
@@ -126,7 +131,7 @@ def switched(
     configured_sha256: str,
     report: _Report = None,
 ) -> UpdateRecord:
-    """The candidate takes the place of `running`. It has had its first start."""
+    """Return the record with the candidate in place of `running`, its first start counted."""
     _expect(record, slot, "trying" if record.trial else "staged")
     return _replace(
         record,
@@ -140,7 +145,7 @@ def switched(
 
 
 def started(record: UpdateRecord, limit: int, time: str) -> UpdateRecord:
-    """The agent is to start with `active`; where that crashed it too often, with the one before."""
+    """Return the record for a start: one start counted, or rolled back at the limit."""
     if record.phase != "proving":
         return record
     if record.attempts >= limit:
@@ -149,13 +154,14 @@ def started(record: UpdateRecord, limit: int, time: str) -> UpdateRecord:
 
 
 def spared(record: UpdateRecord) -> UpdateRecord:
-    """The agent ended, and not through the candidate."""
+    """Return the record after an orderly stop, with the attempts not counted."""
     if record.phase == "trying":
         return _replace(record, phase="staged", attempts=0)
     return _replace(record, attempts=0) if record.phase == "proving" else record
 
 
 def confirmed(record: UpdateRecord, slot: BundleSlot, time: str) -> UpdateRecord:
+    """Return the record with the candidate committed; raise StaleRecord if it is not proving."""
     _expect(record, slot, "proving")
     return _idle(record, "committed", "", time)
 
@@ -163,14 +169,18 @@ def confirmed(record: UpdateRecord, slot: BundleSlot, time: str) -> UpdateRecord
 def failed(
     record: UpdateRecord, slot: BundleSlot, reason: str, time: str, report: _Report
 ) -> UpdateRecord:
-    """The candidate is given up; where it was active, the one before is again."""
+    """Return the record with the candidate refused, or rolled back if it was active."""
     _expect(record, slot, "staged", "trying", "proving")
     result: Result = "rolled_back" if record.phase == "proving" else "refused"
     return _idle(_replace(record, report=report or record.report), result, reason, time)
 
 
 def returned(record: UpdateRecord, time: str) -> UpdateRecord:
-    """By hand: what is under way is given up; else the bundle before the active one comes back."""
+    """Return the record after a rollback by hand.
+
+    An update in progress is cancelled or rolled back; if there is none, the previous bundle becomes
+    the candidate. Raises UpdateError if no previous bundle is kept.
+    """
     if record.phase == "proving":
         return _idle(record, "rolled_back", "by hand", time)
     if record.phase in ("staged", "trying"):
@@ -182,16 +192,16 @@ def returned(record: UpdateRecord, time: str) -> UpdateRecord:
 
 
 def lost(record: UpdateRecord, reason: str, time: str) -> UpdateRecord:
-    """`active` cannot be loaded any more: the one before it counts, at last the configuration's."""
+    """Return the record after `active` failed to load; the previous bundle takes its place."""
     if record.phase == "proving":
         return _idle(record, "rolled_back", reason, time)
-    # The memory of versions knows the later one; this one ran before it, so it may run again.
+    # The version history holds the later version; this bundle ran before it, so it may run again.
     before = record.previous and msgspec.structs.replace(record.previous, forced=True)
     return _replace(record, active=before, previous=None)
 
 
 def configured(record: UpdateRecord, before: BundleSlot | None) -> UpdateRecord:
-    """A person has put another bundle where the configuration points, and it can run: it counts."""
+    """Return the record after a person replaced the configured bundle by one that loads."""
     in_flight = record.phase != "proving"
     return _replace(
         record,
@@ -205,8 +215,8 @@ def configured(record: UpdateRecord, before: BundleSlot | None) -> UpdateRecord:
 
 
 def _idle(record: UpdateRecord, result: Result, reason: str, time: str) -> UpdateRecord:
-    """The end of an update; what was rolled back is not active any more."""
-    if record.candidate is None:  # held by Record: there is none in idle only
+    """Return the record at the end of an update; a rollback makes `previous` active."""
+    if record.candidate is None:  # UpdateRecord checks it: only idle has none
         raise StaleRecord("update: there is no candidate")
     outcome = UpdateResult(
         result=result, bundle=record.candidate, reason=reason, time=time, report=record.report
@@ -226,6 +236,7 @@ def _idle(record: UpdateRecord, result: Result, reason: str, time: str) -> Updat
 
 
 def _expect(record: UpdateRecord, slot: BundleSlot, *phases: Phase) -> None:
+    """Raise StaleRecord unless `slot` is the candidate in one of the phases."""
     if record.phase not in phases or record.candidate != slot:
         raise StaleRecord(f"update: {slot} is not the candidate any more ({record.phase})")
 

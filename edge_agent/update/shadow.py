@@ -1,7 +1,6 @@
-"""A candidate beside the bundle that runs, on frames of the line, until the rules are satisfied.
+"""Trial of a candidate in shadow of the running bundle, on frames of the line.
 
-In a sandbox: whatever the candidate does there, the line does not feel it, and what goes wrong
-there is one more reason against the candidate.
+It runs in a process of its own: the line is not affected, and a failure counts against it.
 """
 
 from __future__ import annotations
@@ -31,8 +30,11 @@ _FRAME_WAIT_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
-    """`candidate`: with what it would run, None where that is not known. `objection`: why it may
-    not take over, or ""."""
+    """Result of a trial.
+
+    `candidate` names the artifacts it would run, None if unknown. `objection` is the reason why it
+    may not take over, or "".
+    """
 
     candidate: TrialBundle | None
     report: TrialReport | None
@@ -47,7 +49,10 @@ def rehearse(
     *,
     go_on: Callable[[], None],
 ) -> ShadowResult:
-    """`go_on` is called a few times a second; what it raises ends the rehearsal, and is raised."""
+    """Try a candidate on frames of the line until the trial is over, and return the result.
+
+    `go_on` is called a few times a second; an exception from it ends the trial and is raised.
+    """
     begin = TrialRequest(
         running=TrialBundle(
             str(running.bundle.folder),
@@ -79,6 +84,7 @@ def _compared(
     rules: UpdateConfig,
     go_on: Callable[[], None],
 ) -> trial.BundleComparison:
+    """Compare both bundles on sampled frames until the trial is over."""
     comparison = trial.BundleComparison()
     began_s = time.monotonic()
     with picker.picking():

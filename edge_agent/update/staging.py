@@ -1,4 +1,4 @@
-"""A bundle from outside to the store, as the candidate of an update."""
+"""Staging: a bundle from outside becomes the candidate of an update."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from edge_agent.update.record import UpdateError, UpdateRecord
 
 
 def check_fit(config: Config, source: Path) -> None:
-    """Raises BundleError where it is not signed as it must be, not whole, or does not give the
-    golden outputs on this machine. Runs its networks: not in the agent's own process."""
+    """Check signature, files and golden outputs of a bundle on this machine. Raises BundleError.
+
+    It runs the bundle's networks, so it must not be called in the agent's process.
+    """
     trust = trust_of(config)
     with archive.opened(source, trust) as folder:
         bundle = reader.load(folder, trust)
@@ -25,7 +27,21 @@ def check_fit(config: Config, source: Path) -> None:
 
 
 def stage(config: Config, slots: BundleStore, source: Path, *, force: bool = False) -> UpdateRecord:
-    """Verified, copied, written down; runs nothing of it. Raises BundleError or UpdateError."""
+    """Verify a bundle, copy it into the store and record it; run none of its networks.
+
+    Args:
+        config: The agent's configuration.
+        slots: The store and record of the update.
+        source: The bundle's folder or archive.
+        force: Permit a version that is not above the one that ran here.
+
+    Returns:
+        The record with the new candidate.
+
+    Raises:
+        BundleError: The bundle is damaged, or its signature is not trusted.
+        UpdateError: The record does not allow it, or the version is too low.
+    """
     configured_sha256 = manifest_sha256(Path(config.agent.bundle))
 
     def candidate(record: UpdateRecord, bundle: Bundle) -> UpdateRecord:
@@ -42,6 +58,7 @@ def stage(config: Config, slots: BundleStore, source: Path, *, force: bool = Fal
 
 
 def _check_rises(state_dir: Path, bundle: Bundle) -> None:
+    """Raise UpdateError unless the version is above the highest that ran here."""
     name, version = bundle.manifest.name, bundle.manifest.version
     ran = version_history.highest(state_dir).get(name)
     if ran is None or version > ran.version or bundle.sha256 == ran.sha256:

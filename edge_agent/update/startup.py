@@ -1,8 +1,7 @@
-"""The bundle that runs: which one a start begins with, by the update's record.
+"""Choice of the bundle that a start runs, by the update record.
 
-The record is written before a bundle is loaded, so one that crashes the agent is counted, and at
-last given up for the one before. A bundle that a person has put into the configuration's place
-since counts more than any record; one that does not load never stops the line while another does.
+The record is written before a bundle is loaded, so a bundle that crashes the agent is counted and
+at last rolled back. A bundle that does not load never stops the line while another one does.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from edge_agent.update.bundle_store import BundleStore
 from edge_agent.update.record import UpdateError, UpdateRecord
 
 Load = Callable[[Path | None, bool], LoadedBundle]
-"""`load(folder, allow_older)`: verified and chosen; None is the configuration's bundle."""
+"""`load(folder, allow_older)` returns the loaded bundle; None is the configured bundle."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartupBundle:
-    """`forced`: it may be older than what ran before."""
+    """Bundle that runs; `forced`: it may be older than one that ran before."""
 
     stages: LoadedBundle
     forced: bool
@@ -39,12 +38,15 @@ class StartupBundle:
 
     @property
     def sha256(self) -> str:
+        """Return the hash of the running bundle's `bundle.json`."""
         return self.stages.bundle.sha256
 
 
 def to_run(config: Config) -> tuple[Path | None, bool]:
-    """The folder of the bundle that the next start begins with, None for the configuration's, and
-    whether it may be older than what ran. Writes nothing."""
+    """Return the bundle's folder for the next start, and True if an older version is permitted.
+
+    The folder is None for the configured bundle. Nothing is written.
+    """
     slots = BundleStore(config.state_dir)
     record = slots.read()
     configured = manifest_sha256(Path(config.agent.bundle))
@@ -54,14 +56,29 @@ def to_run(config: Config) -> tuple[Path | None, bool]:
 
 
 def begin(config: Config, slots: BundleStore, load: Load, *, allow_older: bool) -> StartupBundle:
-    """The bundle to start with, by the record. Raises what `load` raises for the last one left."""
+    """Load the bundle to start with, and record the start before it runs.
+
+    A bundle that a person has put in the configured place since counts more than the record.
+
+    Args:
+        config: The agent's configuration.
+        slots: The store and record of the update.
+        load: Loads a bundle; raises BundleError.
+        allow_older: Permit a version below the highest that ran here.
+
+    Returns:
+        The loaded bundle.
+
+    Raises:
+        BundleError: The last bundle left cannot be loaded.
+    """
     folder = Path(config.agent.bundle)
     configured = manifest_sha256(folder)
 
     def changed(to: Callable[[UpdateRecord], UpdateRecord]) -> UpdateRecord:
         try:
             return slots.change(to)
-        except UpdateError as error:  # the line does not stop for a disk that is full
+        except UpdateError as error:  # a full disk must not stop the line
             _log.error("%s", error)
             return to(record)
 
@@ -94,7 +111,7 @@ def begin(config: Config, slots: BundleStore, load: Load, *, allow_older: bool) 
 
 
 def _put_there_by_hand(load: Load, allow_older: bool) -> LoadedBundle | None:
-    """The configuration's bundle, which is another one than when an update took its place."""
+    """Load the configured bundle that a person has replaced; None if it does not load."""
     try:
         stages = load(None, allow_older)
     except BundleError as error:
@@ -105,7 +122,7 @@ def _put_there_by_hand(load: Load, allow_older: bool) -> LoadedBundle | None:
 
 
 def spare(slots: BundleStore) -> None:
-    """The agent ends in good order; what it tried was not the reason."""
+    """Record that the agent ended in good order, so that the attempt is not counted."""
     try:
         if slots.read().phase in ("trying", "proving"):
             slots.change(update.spared)

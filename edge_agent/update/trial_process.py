@@ -1,7 +1,7 @@
-"""Two bundles compared in a process of their own: the agent's side.
+"""Agent's side of the trial process, in which two bundles are compared.
 
-A crash, a hang or a leak of the candidate ends that process and nothing else. It takes the
-processor only where nobody else wants it, and both bundles have the same lot.
+A crash, hang or memory leak of the candidate ends that process only. It runs at the lowest CPU
+priority (nice 19), both bundles alike.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGE_BYTES = 1 << 20
 _STALL_S = 300.0
-"""At nice 19 on a busy machine all takes long; a process without an answer for this long hangs."""
+"""Time limit for one answer; long, because nice 19 on a busy machine is slow."""
 _TICK_S = 0.2
 _Message = TypeVar("_Message")
 
 
 class TrialProcessError(Exception):
-    """An end, a hang or an invalid reply of the process: one line on why."""
+    """Error of the trial process: it ended, hung or sent an invalid reply."""
 
 
 class ArtifactPick(msgspec.Struct, frozen=True):
-    """The artifact of a stage that is run, and on which provider."""
+    """Artifact of a stage and the execution provider that runs it."""
 
     file: str
     provider: str
 
 
 class TrialBundle(msgspec.Struct, frozen=True):
-    """A verified bundle; without picks the process chooses as the agent does at its start."""
+    """Verified bundle; without picks the process chooses as the agent does at its start."""
 
     folder: str
     sha256: str
@@ -52,6 +52,8 @@ class TrialBundle(msgspec.Struct, frozen=True):
 
 
 class TrialRequest(msgspec.Struct, frozen=True):
+    """Request that begins a trial: both bundles, and the rules of the choice."""
+
     running: TrialBundle
     candidate: TrialBundle
     precision: str
@@ -60,7 +62,10 @@ class TrialRequest(msgspec.Struct, frozen=True):
 
 
 class TrialReady(msgspec.Struct, frozen=True):
-    """`refusal`: why the candidate cannot run here, or ""; else what it would run."""
+    """Answer to the request: the artifacts that the candidate runs.
+
+    `refusal` is the reason why the candidate cannot run here, or "".
+    """
 
     refusal: str = ""
     gate: ArtifactPick | None = None
@@ -68,40 +73,44 @@ class TrialReady(msgspec.Struct, frozen=True):
 
 
 class TrialFrame(msgspec.Struct, frozen=True):
-    """A frame; its bytes follow."""
+    """Header of a frame; the frame's bytes follow as a second message."""
 
     frame_id: int
     shape: tuple[int, ...]
 
 
 class TrialProcess:
-    """Used as a context; the process is gone at its end."""
+    """Process that compares two bundles; a context manager, which ends the process."""
 
     def __init__(
         self, begin: TrialRequest, go_on: Callable[[], None], stall_s: float = _STALL_S
     ) -> None:
-        """`go_on` is called while we wait, a few times a second; what it raises ends the wait."""
+        """Start the process.
+
+        `go_on` is called a few times a second while waiting; an exception from it ends the wait.
+        """
         self._begin, self._go_on, self._stall_s = begin, go_on, stall_s
-        # Bytes only, never send() and recv(): they unpickle what the process writes, and there
-        # the candidate's native code may write anything.
+        # Bytes only, never send() and recv(): recv() unpickles its input, and the candidate's
+        # native code may write anything into the pipe.
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-m", "edge_agent.update.trial_worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                # A native library may print; our standard output belongs to the command.
+                # A native library may print; stdout carries the command's own output.
                 stdout=2,
                 pass_fds=(theirs.fileno(),),
-                # Out of reach of the terminal's Ctrl-C: the agent ends it.
+                # A Ctrl-C in the terminal must not reach it: the agent ends it.
                 start_new_session=True,
             )
-        # From here and not from there, so that its imports do not compete with the line either.
+        # Set from here, so that its imports do not compete with the line either.
         os.setpriority(os.PRIO_PROCESS, self._process.pid, 19)
-        # A thread waits in the pipe, for as long as the process lives; we stay free to leave.
+        # A thread blocks on the pipe, so that the caller can give up at any time.
         self._pipe = ThreadPoolExecutor(1, "trial")
 
     @property
     def pid(self) -> int:
+        """Return the process id."""
         return self._process.pid
 
     def __enter__(self) -> TrialProcess:
@@ -118,12 +127,13 @@ class TrialProcess:
         return self._ask(TrialReady, msgspec.msgpack.encode(self._begin))
 
     def look(self, frame: Frame) -> FrameComparison:
-        """Return what both bundles make of a frame. Raises TrialProcessError."""
+        """Return the judgements of both bundles on a frame. Raises TrialProcessError."""
         image = np.ascontiguousarray(frame.image)
         header = msgspec.msgpack.encode(TrialFrame(frame.frame_id, image.shape))
         return self._ask(FrameComparison, header, image.reshape(-1).data)
 
     def _ask(self, kind: type[_Message], *messages: bytes | memoryview) -> _Message:
+        """Send messages and return the decoded answer. Raises TrialProcessError."""
         answer = self._pipe.submit(self._exchange, *messages)
         until = time.monotonic() + self._stall_s
         while True:
@@ -145,6 +155,7 @@ class TrialProcess:
         return self._connection.recv_bytes(_MAX_MESSAGE_BYTES)
 
     def _ended(self) -> TrialProcessError:
+        """Return the error that reports how the process ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         code = self._process.returncode

@@ -1,4 +1,4 @@
-"""Two bundles compared in a process of their own: that process, started by `TrialProcess`."""
+"""Trial process that compares two bundles, started by `TrialProcess`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def main() -> None:
     """Answer the request and each frame until the agent closes its end."""
     handle = int(sys.argv[1])
     os.set_inheritable(handle, False)  # a child of a native library would keep the pipe open
-    with contextlib.suppress(OSError):  # if memory runs out, this process is the one to go
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel ends this process
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     with (
         Connection(handle) as connection,
-        contextlib.suppress(EOFError, ConnectionError),  # the agent is gone, or needs no more
+        contextlib.suppress(EOFError, ConnectionError),  # the agent has ended or is done
     ):
         begin = msgspec.msgpack.decode(connection.recv_bytes(), type=TrialRequest)
         ready, models = open_models(begin)
@@ -51,11 +51,11 @@ def main() -> None:
             image = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shown.shape)
             compared = compare(models, image, shown.frame_id, first)
             connection.send_bytes(msgspec.msgpack.encode(compared))
-            first = 1 - first  # in turn, so that neither always finds the caches warm
+            first = 1 - first  # alternate, so that warm caches favour neither bundle
 
 
 def open_models(begin: TrialRequest) -> tuple[TrialReady, tuple[Models, Models] | None]:
-    """Load both bundles; return no models where the candidate cannot run here."""
+    """Load both bundles; return no models if the candidate cannot run here."""
     running = open_picked(begin.running, begin.threads).models
     try:
         candidate = _chosen(begin)
@@ -69,6 +69,7 @@ def open_models(begin: TrialRequest) -> tuple[TrialReady, tuple[Models, Models] 
 
 
 def _chosen(begin: TrialRequest) -> LoadedBundle:
+    """Load the candidate and choose its artifacts as the agent does. Raises BundleError."""
     bundle = _loaded(begin.candidate)
 
     def chosen(stage: Stage) -> ChosenArtifact:
@@ -84,10 +85,10 @@ def _chosen(begin: TrialRequest) -> LoadedBundle:
 
 
 def open_picked(side: TrialBundle, threads: int) -> LoadedBundle:
-    """Open the picked artifacts only, warm, and held against one golden frame. Raises BundleError.
+    """Open only the picked artifacts, checked on one golden frame. Raises BundleError.
 
-    The agent uses it too, for what its trial has judged with all of them: the less the processor is
-    taken from the line, the better.
+    The agent uses it too: its trial has checked all golden frames already, and a shorter check
+    takes less processor time from the line.
     """
     whole = _loaded(side)
 
@@ -113,8 +114,9 @@ def open_picked(side: TrialBundle, threads: int) -> LoadedBundle:
 
 
 def _loaded(side: TrialBundle) -> Bundle:
+    """Load a bundle and check that it is unchanged. Raises BundleError."""
     bundle = load(Path(side.folder))
-    if bundle.sha256 != side.sha256:  # verified with its signature when it was staged
+    if bundle.sha256 != side.sha256:  # the signature was verified when it was staged
         raise BundleError(f"{side.folder}: changed since it was staged; stage it again")
     return bundle
 
@@ -122,7 +124,7 @@ def _loaded(side: TrialBundle) -> Bundle:
 def compare(
     models: tuple[Models, Models], image: Image, frame_id: int, first: int
 ) -> FrameComparison:
-    """Judge a frame with both bundles, beginning with `models[first]`."""
+    """Judge a frame with both bundles, `models[first]` first, and compare their masks."""
     found: dict[int, tuple[FrameJudgement, ClassMap | None]] = {}
     for index in (first, 1 - first):
         found[index] = _judged(models[index], image)
@@ -139,13 +141,14 @@ def compare(
 
 
 def _judged(models: Models, image: Image) -> tuple[FrameJudgement, ClassMap | None]:
+    """Return the judgement and the defect mask (uint8, 0 or 1); the mask is None on failure."""
     began = time.perf_counter()
     try:
         verdict = models.gate.judge(image)
         if not np.isfinite(verdict.score_logit):
             raise ArithmeticError(f"the gate's score is {verdict.score_logit}")
         found = models.segmenter.find(image, verdict.suspect_tiles) if verdict.suspect else ()
-    except Exception as error:  # whatever a native library raises
+    except Exception as error:  # a native library may raise anything
         return FrameJudgement(error=f"{type(error).__name__}: {first_line(error)}"[:300]), None
     judged_ms = 1000 * (time.perf_counter() - began)
     marks = (class_map(found, (image.shape[0], image.shape[1])) > 0).view(np.uint8)

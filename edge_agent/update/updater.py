@@ -1,8 +1,7 @@
-"""The update in a running agent: what the record asks for is done, in a thread of its own.
+"""Update thread of a running agent: carries out the steps that the update record asks for.
 
-The line waits for none of it. It gives a copy of a frame when one is wanted, and takes new models
-between two frames. Each step is written (`slots`, by the rules of `update`) before it is taken, so
-at any moment the agent may die and the next one goes on from the record.
+The line never waits for it. Each step is recorded before it is taken, so that after a crash at any
+moment the next start continues from the record.
 """
 
 from __future__ import annotations
@@ -38,18 +37,22 @@ _log = logging.getLogger(__name__)
 
 
 class InspectionControl(Protocol):
-    """What is needed of the pipeline."""
+    """Interface to the pipeline: observe inspected frames, replace the models."""
 
     observer: Callable[[Inspection], None] | None
 
-    def use(self, models: Models) -> None: ...
+    def use(self, models: Models) -> None:
+        """Use new models from the next frame on."""
+        ...
 
 
 class _Enough(Exception):
-    """The agent stops, or the update was given up by hand."""
+    """Signal that the agent stops, or that the update was given up by hand."""
 
 
 class Updater(threading.Thread):
+    """Thread that tries, switches, confirms and rolls back bundles."""
+
     def __init__(
         self,
         *,
@@ -60,7 +63,7 @@ class Updater(threading.Thread):
         load: Load,
         changed: Callable[[LoadedBundle, UpdateRecord], None],
     ) -> None:
-        """`changed` is told what runs and where the update stands, at each change of the two."""
+        """`changed` is called with the running bundle and the record at each change of either."""
         super().__init__(name="update", daemon=True)
         self._config, self._slots, self._line, self._load = config, slots, line, load
         self._running, self._changed = running, changed
@@ -73,10 +76,12 @@ class Updater(threading.Thread):
         self._record = UpdateRecord()
 
     def stop(self) -> None:
+        """Ask the thread to end; the caller joins it."""
         self._stopping.set()
         self._nudge.set()
 
     def run(self) -> None:
+        """Poll the record and take its steps until `stop`; errors are logged and retried."""
         self._line.observer = self._observe
         while not self._stopping.is_set():
             wait_s = _POLL_S
@@ -89,7 +94,7 @@ class Updater(threading.Thread):
             except EdgeError as error:
                 _log.error("%s", error)
                 wait_s = _AGAIN_S
-            except Exception:  # an update must not end because of one that went wrong
+            except Exception:  # one failed update must not end the thread
                 _log.exception("update")
                 wait_s = _AGAIN_S
             self._nudge.wait(wait_s)
@@ -97,15 +102,16 @@ class Updater(threading.Thread):
         self._line.observer = None
 
     def _observe(self, inspected: Inspection) -> None:
-        """In the inference thread."""
+        """Offer a frame to sampler and probation, in the inference thread."""
         self._picker.see(inspected)
         proof = self._proof
         if proof and proof.see(inspected):
-            self._nudge.set()  # each further frame might fail too
+            self._nudge.set()  # react at once: the next frame may fail too
 
-    # The thread.
+    # Steps in the update thread
 
     def _come_round(self) -> None:
+        """Take the one step that the record asks for now."""
         record = self._read()
         self._tell(record)
         active = record.active.sha256 if record.active else self._running.configured_sha256
@@ -120,6 +126,7 @@ class Updater(threading.Thread):
             self._prove(record.candidate)
 
     def _read(self) -> UpdateRecord:
+        """Return the record, read again only if it has changed; repair a damaged one."""
         mark = self._slots.mark()
         if mark != self._seen:
             self._record, self._seen = self._slots.read(), mark
@@ -128,12 +135,13 @@ class Updater(threading.Thread):
         return self._record
 
     def _tell(self, record: UpdateRecord) -> None:
+        """Call `changed` if the running bundle or the record has changed."""
         if self._told != (self._running.sha256, record):
             self._told = (self._running.sha256, record)
             self._changed(self._running.stages, record)
 
     def _go_on(self) -> None:
-        """Raises _Enough where the update in hand is not wanted any more."""
+        """Raise _Enough if the agent stops or the trial is no longer wanted."""
         if self._stopping.is_set():
             raise _Enough
         record = self._read()
@@ -142,6 +150,7 @@ class Updater(threading.Thread):
             raise _Enough
 
     def _try(self, slot: BundleSlot) -> None:
+        """Try the candidate in shadow; switch to it, or give it up."""
         record = self._slots.change(lambda r: update.begun(r, slot, update.ATTEMPTS, _now()))
         self._tell(record)
         if record.phase != "trying":
@@ -168,7 +177,7 @@ class Updater(threading.Thread):
         self._switch(slot, stages, tried.report)
 
     def _switch(self, slot: BundleSlot, stages: LoadedBundle, report: TrialReport | None) -> None:
-        """Written first; then the next frame is the new bundle's."""
+        """Record the switch, then use the new bundle from the next frame on."""
         before = self._running
         old, sha256 = slot_of(before.stages.bundle, forced=before.forced), before.configured_sha256
         try:
@@ -177,7 +186,7 @@ class Updater(threading.Thread):
                     lambda r: update.switched(r, slot, old, r.configured_sha256, report)
                 )
             else:
-                # The configuration's folder may be written over: the way back is our own copy.
+                # The configured folder may be overwritten: roll back to a copy in the store.
                 record = self._slots.stage(
                     before.stages.bundle.folder,
                     trust_of(self._config),
@@ -199,7 +208,7 @@ class Updater(threading.Thread):
         _log.info("update: %s runs now, and has to prove itself", slot)
 
     def _return_to(self, slot: BundleSlot) -> None:
-        """By hand: it ran here before, so it is not tried beside the other."""
+        """Switch to a bundle on a person's order; it ran here before, so it needs no trial."""
         try:
             stages = self._load(self._slots.folder(slot), True)
         except BundleError as error:
@@ -208,9 +217,10 @@ class Updater(threading.Thread):
         self._switch(slot, stages, None)
 
     def _prove(self, slot: BundleSlot) -> None:
-        if self._proof is None:  # proving since before this start
+        """Confirm the bundle on probation, or give it up."""
+        if self._proof is None:  # the probation began before this start
             self._proof = Probation(slot.sha256, self._config.update)
-        # In this order: a last frame that comes in between is judged now or at the next look.
+        # In this order: a last frame that arrives in between is judged now or in the next round.
         complete, fault = self._proof.is_complete, self._proof.fault
         if fault:
             self._give_up(slot, fault, None)
@@ -224,13 +234,14 @@ class Updater(threading.Thread):
             _log.info("update: %s is committed", slot)
 
     def _give_up(self, slot: BundleSlot, why: str, report: TrialReport | None) -> None:
+        """Record that the candidate is refused or rolled back, and log the reason."""
         record = self._slots.change(lambda r: update.failed(r, slot, why, _now(), report))
         _log.error("update: %s is not used: %s", slot, why)
         failpoints.reach("given up")
         self._tell(record)
 
     def _go_back(self, record: UpdateRecord) -> None:
-        """The record's active bundle in the place of what runs: what proved nothing, or a hand."""
+        """Run the record's active bundle again, after a rollback or a person's order."""
         self._proof = None
         before, self._before = self._before, None
         slot = record.active

@@ -1,4 +1,4 @@
-"""camera list, info, grab, watch, test: a camera put into service, before anything inspects."""
+"""Command `camera`: list, info, grab, watch and test, to commission a camera."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from edge_agent.cli.common import Commands, group
 
 
 def register(commands: Commands) -> None:
+    """Add the command `camera`."""
     text = "find, look at and test a camera"
     acts = group(commands, "camera", text, "camera list")
     for one in (listing, info, grab, watch, test):

@@ -1,4 +1,4 @@
-"""camera grab: frames as pictures on the disk, unchanged."""
+"""Command `camera grab`: write frames to image files, unchanged."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(acts: Commands) -> None:
+    """Add the command `grab`."""
     grab = add(
         acts, "grab", "write frames as pictures", "camera grab --kind genicam -o one.png", _grab
     )
@@ -43,7 +44,7 @@ def _grab(args: argparse.Namespace) -> None:
 
 
 def _check_out(out: Path) -> None:
-    """Raises ConfigError."""
+    """Raise ConfigError unless the suffix is known and the folder exists."""
     from edge_agent.image_files import SUFFIXES
 
     if out.suffix.lower() not in SUFFIXES:
@@ -54,7 +55,7 @@ def _check_out(out: Path) -> None:
 
 
 def _written(path: Path, frame: Frame) -> text.GrabbedImage:
-    """Raises RunFailure where it cannot be."""
+    """Write a frame and return its entry. Raises RunFailure if it cannot be written."""
     import cv2
 
     image = frame.image

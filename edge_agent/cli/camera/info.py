@@ -1,4 +1,4 @@
-"""camera info: what a camera is and can, after its features were set, or beside who uses it."""
+"""Command `camera info`: features of a camera, after they were set or in read-only access."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ _SHOWN = (
 
 
 def register(acts: Commands) -> None:
+    """Add the command `info`."""
     info = add(
         acts,
         "info",
@@ -79,6 +80,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
+    """Open the camera, set its features and read them back; or describe its first block."""
     from edge_agent.camera import open_backend
     from edge_agent.cli.camera.session import first_block
 
@@ -86,7 +88,7 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
     try:
         opened = getattr(backend, "opened", None)
         if opened is not None:
-            nodes = backend.nodes  # type: ignore[attr-defined]  # who has `opened` has these
+            nodes = backend.nodes  # type: ignore[attr-defined]  # a backend with `opened` has `nodes`
             return text.CameraInfo(opened, _features(nodes, every=every))
         block = first_block(backend)
         return text.CameraInfo(
@@ -102,6 +104,7 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
 
 
 def _monitored(config: GenicamCamera, *, every: bool) -> text.CameraInfo:
+    """Read the features of a camera that another program may control; set nothing."""
     from edge_agent.camera.backends.genicam import viva
 
     camera, found = viva.connect(config, monitor=True)
@@ -115,6 +118,7 @@ def _monitored(config: GenicamCamera, *, every: bool) -> text.CameraInfo:
 
 
 def _features(nodes: NodeMap, *, every: bool) -> tuple[Node, ...]:
+    """Return the features to show; `every` is all of them."""
     names = nodes.names() if every else [name for name in _SHOWN if nodes.node(name)]
     read = [nodes.node(name) for name in names]
     return tuple(one for one in read if one is not None and one.kind != "other")

@@ -1,6 +1,6 @@
-"""camera list: every camera that answers, on the network, at a GenTL producer, at this host.
+"""Command `camera list`: cameras on the network, at GenTL producers and at this host.
 
-A producer or a network that cannot be asked is named beside what the others found.
+A producer or network that fails is reported on stderr; the other cameras are still listed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def register(acts: Commands) -> None:
+    """Add the command `list`."""
     listed = add(acts, "list", "which cameras answer", "camera list --json", _list)
     listed.add_argument(
         "--cti",
@@ -43,7 +44,10 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _all_cameras(ctis: list[str]) -> tuple[list[DiscoveredCamera], list[str]]:
-    """Also what could not be asked, and why. Raises CameraError for a producer of `ctis`."""
+    """Return the cameras found, and an error line for each source that failed.
+
+    Raises CameraError for a producer of `ctis`.
+    """
     from edge_agent.camera.backends.genicam import gentl, gvcp, viva
 
     found: list[DiscoveredCamera] = []
@@ -67,11 +71,13 @@ def _all_cameras(ctis: list[str]) -> tuple[list[DiscoveredCamera], list[str]]:
 
 
 def _producers() -> list[str]:
+    """Return the `.cti` files in the folders of $GENICAM_GENTL64_PATH."""
     folders = os.environ.get("GENICAM_GENTL64_PATH", "").split(os.pathsep)
     return sorted(str(path) for folder in folders if folder for path in Path(folder).glob("*.cti"))
 
 
 def _webcams() -> list[DiscoveredCamera]:
+    """Return the Video4Linux devices of this host."""
     from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
 
     found: list[DiscoveredCamera] = []

@@ -1,4 +1,4 @@
-"""Which camera is meant: the options of all commands that open one, and the settings they make."""
+"""Camera options shared by all commands that open a camera, and the settings they make."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _KEYS = ("serial", "user_name", "mac", "ip", "cti", "device", "url", "path")
 
 
 def camera_options(parser: argparse.ArgumentParser) -> None:
+    """Add --config, --kind, --set and one option per key that selects a camera."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; its [camera] is used")
     parser.add_argument("--kind", choices=_KINDS, help="instead of --config")
     for key in _KEYS:
@@ -27,11 +28,11 @@ def camera_options(parser: argparse.ArgumentParser) -> None:
 
 
 def camera_of(args: argparse.Namespace) -> CameraConfig:
-    """Raises ConfigError."""
+    """Return the camera's configuration from the arguments. Raises ConfigError."""
     from edge_agent.config import loader
     from edge_agent.config.camera import CameraFile
 
-    # Quoted, so that a serial number stays the text that it is.
+    # Quoted, so that a serial number of digits stays text.
     given = {key: value for key in _KEYS if (value := getattr(args, key)) is not None}
     overrides = tuple(f"camera.{key}={json.dumps(value)}" for key, value in given.items())
     overrides += tuple(args.set)

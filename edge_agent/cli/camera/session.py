@@ -1,7 +1,7 @@
-"""The chain of the agent up to its frames, without an agent: opened, looked at, closed again.
+"""Camera session: the agent's chain from backend to frames, without the agent.
 
-The backend's blocks pass a Tap on their way to be frames. A camera that stays silent too long ends
-the command with what to do about it.
+A recorder sees each block between backend and frames. A camera that stays silent too long ends the
+command with the fix.
 """
 
 from __future__ import annotations
@@ -28,38 +28,42 @@ _SILENT = (
 
 
 class _RecordedCamera:
-    """A backend whose blocks are looked at on their way."""
+    """Backend that passes each block to a recorder."""
 
     def __init__(self, backend: Backend, tap: Callable[[], BlockRecorder]) -> None:
         self._backend, self._tap = backend, tap
         self.live, self.first_block_id = backend.live, backend.first_block_id
 
     def grab(self, timeout_s: float) -> Block | None:
+        """Return the next block after recording it; None after `timeout_s`."""
         block = self._backend.grab(timeout_s)
         if block is not None:
             self._tap().take(block)
         return block
 
     def counters(self) -> StreamCounters:
+        """Return the backend's counters."""
         return self._backend.counters()
 
     def close(self) -> None:
+        """Close the backend."""
         self._backend.close()
 
 
 class CameraSession:
-    """A camera that may come back, each time with the same tap behind its backend."""
+    """Session of a camera that may reconnect; each backend gets the current recorder."""
 
     def __init__(self, config: CameraConfig) -> None:
         self.config, self.tap = config, BlockRecorder()
         self.opened: Any = None
-        """What the backend found and set; None where it says nothing."""
+        """Report of the backend on the opened camera; None if it has none."""
 
     def begin_anew(self) -> None:
-        """Rates of what comes from now on."""
+        """Restart the statistics with a new recorder."""
         self.tap = BlockRecorder()
 
     def open(self) -> Backend:
+        """Open the backend, with the recorder. Raises CameraError."""
         backend = open_backend(self.config)
         self.opened = getattr(backend, "opened", None)
         self.tap.forget_last()
@@ -68,6 +72,7 @@ class CameraSession:
 
 @contextlib.contextmanager
 def assembled(config: CameraConfig) -> Iterator[tuple[LineCamera, CameraSession]]:
+    """Yield the camera and its session; close the camera at the end."""
     session = CameraSession(config)
     camera = LineCamera(session.open, check_images=False)
     try:
@@ -77,7 +82,10 @@ def assembled(config: CameraConfig) -> Iterator[tuple[LineCamera, CameraSession]
 
 
 def frames(camera: LineCamera) -> Iterator[Frame]:
-    """Until the camera ends; gaps are named on stderr. Raises RunFailure when it is silent."""
+    """Yield frames until the camera ends; print gaps on stderr.
+
+    Raises RunFailure after 10 s without a frame.
+    """
     waited_s = time.monotonic()
     while time.monotonic() - waited_s < _WAIT_S:
         try:
@@ -93,7 +101,7 @@ def frames(camera: LineCamera) -> Iterator[Frame]:
 
 
 def first_block(backend: Backend) -> Block:
-    """Raises CameraError when the camera is silent."""
+    """Return the first block. Raises CameraError after 10 s without one."""
     end_s = time.monotonic() + _WAIT_S
     while time.monotonic() < end_s:
         block = backend.grab(0.5)

@@ -1,4 +1,4 @@
-"""camera test: blocks for a while and a verdict, which is also the exit code."""
+"""Command `camera test`: take blocks for a while and judge them; the result is the exit code."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def register(acts: Commands) -> None:
+    """Add the command `test`."""
     test = add(
         acts,
         "test",
@@ -43,7 +44,7 @@ def _test(args: argparse.Namespace) -> None:
         cpu_s, began_s = time.process_time(), time.monotonic()
         _run(camera, began_s, args.seconds)
         cpu_s, seconds = time.process_time() - cpu_s, time.monotonic() - began_s
-        camera.drain()  # what was lost at the very end is counted too
+        camera.drain()  # count losses at the very end too
         counts, live = camera.counts, camera.live
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
@@ -65,7 +66,7 @@ def _test(args: argparse.Namespace) -> None:
 
 
 def _run(camera: LineCamera, began_s: float, seconds: int) -> None:
-    """Take what comes, until the time is up or the camera ends."""
+    """Take blocks until the time is up or the camera ends."""
     from edge_agent.camera import EndOfStream
 
     end_s, shown_s = began_s + seconds, began_s
@@ -78,7 +79,7 @@ def _run(camera: LineCamera, began_s: float, seconds: int) -> None:
 
 
 def _packets(session: CameraSession) -> tuple[int | None, int | None, int | None]:
-    """Packet size that was used, the largest that passes the way from the camera, the MTU."""
+    """Return packet size in use, largest size that passes, and MTU, in bytes; None if unknown."""
     from edge_agent.camera import open_backend
     from edge_agent.config.camera import GenicamCamera
 
@@ -97,6 +98,7 @@ def _packets(session: CameraSession) -> tuple[int | None, int | None, int | None
 
 
 def _kernel_number(path: str) -> int | None:
+    """Return the number in a file of /proc or /sys; None if there is none."""
     try:
         return int(Path(path).read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What the commands say, for people and, where it is put together here, as JSON.
+"""Output of the camera commands, as text and as JSON; pure functions.
 
-Pure: values in, text out. A figure that is not known is "-" for people and null in JSON. What
-`camera test` says of its verdict is in `camera.commissioning`, with the verdict.
+An unknown figure is "-" in text and null in JSON. The text of `camera test` is in
+`camera.commissioning`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CameraFirstBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera without features, by its first block."""
+    """Camera without features, described by its first block."""
 
     kind: str
     pixel_format: str
@@ -28,21 +28,21 @@ class CameraFirstBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CameraMonitored(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera that was only looked at."""
+    """Camera in read-only access; `packet_size` in bytes."""
 
     camera: DiscoveredCamera
     packet_size: int | None
 
 
 class CameraInfo(msgspec.Struct, frozen=True):
-    """A camera and its features as they are now."""
+    """Camera with the current values of its features."""
 
     camera: FeatureReport | CameraMonitored | CameraFirstBlock
     features: tuple[Node, ...] = ()
 
 
 class GrabbedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """A frame that was written."""
+    """Frame that was written to a file."""
 
     file: str
     width_px: int
@@ -53,7 +53,7 @@ class GrabbedImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The last second of a camera; counts are since it was opened."""
+    """Rates over the last second; counts are totals since the camera was opened."""
 
     state: str
     blocks_per_second: float | None
@@ -67,10 +67,12 @@ class LiveStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def as_json(value: msgspec.Struct | Sequence[msgspec.Struct]) -> str:
+    """Return one value or several as JSON."""
     return json.dumps(msgspec.to_builtins(value))
 
 
 def found(cameras: Sequence[DiscoveredCamera]) -> str:
+    """Return the list of cameras, one per line."""
     return "\n".join(_found(one) for one in cameras) or "no camera answers"
 
 
@@ -80,6 +82,7 @@ def _found(one: DiscoveredCamera) -> str:
 
 
 def looked_as_json(seen: CameraInfo) -> str:
+    """Return a camera with its features as JSON."""
     features = {
         one.name: {
             "value": one.value,
@@ -95,6 +98,7 @@ def looked_as_json(seen: CameraInfo) -> str:
 
 
 def looked(seen: CameraInfo) -> str:
+    """Return a camera with its features as text."""
     rows = (
         f"{one.name:<28} {_value(one.value)} {one.unit} {_allowed(one)}".rstrip()
         for one in seen.features
@@ -126,12 +130,14 @@ def _allowed(one: Node) -> str:
 
 
 def pictures(written: Sequence[GrabbedImage]) -> str:
+    """Return the list of written images, one per line."""
     return "\n".join(
         f"{one.file}: {one.width_px}x{one.height_px}, {one.channels} channel(s)" for one in written
     )
 
 
 def live(now: LiveStatistics, clock: str) -> str:
+    """Return the statistics as one line; `clock` is the time of day."""
     text = (
         f"{clock} {now.state} {_rate(now.blocks_per_second)} blocks/s "
         f"{_rate(now.lines_per_second)} lines/s, missing {now.blocks_missing} "

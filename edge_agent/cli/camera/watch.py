@@ -1,4 +1,4 @@
-"""camera watch: rates, drops, light and focus while someone turns the lens, a line a second."""
+"""Command `camera watch`: rates, losses, exposure and focus each second, to adjust the lens."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def register(acts: Commands) -> None:
+    """Add the command `watch`."""
     watch = add(
         acts,
         "watch",
@@ -54,6 +55,7 @@ def _watch(args: argparse.Namespace) -> None:
 
 
 def _live(camera: LineCamera, tap: BlockRecorder, latest: Frame | None) -> text.LiveStatistics:
+    """Return the statistics of the last second; `latest` gives focus and exposure."""
     from edge_agent.camera import commissioning
 
     counts = camera.counts
