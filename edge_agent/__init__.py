@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.version import VERSION as __version__
+from edge_agent.version import VERSION as __version__  # noqa: N811 - the name that tools read
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent

@@ -205,7 +205,7 @@ class Agent:
             window=config.mqtt.window,
             # amqtt supports MQTT 3.1.1 only.
             mqtt311=config.mqtt.broker == "embedded" or config.mqtt.protocol == "3.1.1",
-            on_incoming=lambda message: self._remote.receive(message),
+            on_incoming=self._remote.receive,
         )
 
     def run(self) -> dict[str, Any]:

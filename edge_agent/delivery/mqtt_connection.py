@@ -45,7 +45,9 @@ class _Client(mqtt.Client):
     died: Callable[[Exception], None]
 
     def loop_forever(
-        self, timeout: float = 1.0, retry_first_connection: bool = False
+        self,
+        timeout: float = 1.0,
+        retry_first_connection: bool = False,  # noqa: ARG002 - paho's signature
     ) -> MQTTErrorCode:
         """Run paho's network loop in paho's thread, for one connection only.
 

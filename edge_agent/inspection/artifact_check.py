@@ -55,7 +55,7 @@ def verify(
     threads: int,
     runs: int,
     providers: Sequence[str],
-    trying: Callable[[str], None] = lambda what: None,
+    trying: Callable[[str], None] = lambda _: None,
 ) -> Verification:
     """Test all artifacts of both stages as the agent does at its start, timed `runs` times each.
 

@@ -212,7 +212,7 @@ class CommandReceiver(threading.Thread):
             raise CommandRefused(f"stage: {name} is not in commands.bundle_folder")
         return found[0]
 
-    def _picture(self, command: PictureCommand) -> dict[str, Any]:
+    def _picture(self, command: PictureCommand) -> dict[str, Any]:  # noqa: ARG002 - as all acts
         frame_id, image = self._line.picture()
         data, shape = jpeg(image, self._evidence)
         topic = f"{self._base}/evidence/{self._boot_id[:8]}-{frame_id}"

@@ -17,7 +17,7 @@ def reach(name: str) -> None:
 @contextlib.contextmanager
 def armed(act: Callable[[str], None]) -> Iterator[None]:
     """Call `act` with the name of each point reached, in the thread that reaches it."""
-    global _armed
+    global _armed  # noqa: PLW0603 - one hook a process, set by tests alone
     before, _armed = _armed, act
     try:
         yield

@@ -157,7 +157,8 @@ def ends_well(victim: Victim, newer: Path) -> None:
     assert summary["lines_inspected"] == 256 * summary["frames_captured"]
     assert summary["bundle"]["version"] == (2 if staged else 1)
     if staged:
-        assert record.last is not None and record.last.result == "committed", record
+        assert record.last is not None
+        assert record.last.result == "committed", record
     for versions in judged_by(victim.config.state_dir).values():
         # One frame from which all are the new one's.
         assert versions == sorted(versions)

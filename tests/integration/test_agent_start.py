@@ -235,7 +235,7 @@ def test_a_part_that_cannot_be_built(
     line.is_closed(config)
 
 
-@pytest.mark.parametrize("name", ("broker", "metrics"))
+@pytest.mark.parametrize("name", ["broker", "metrics"])
 def test_a_server_whose_thread_cannot_be_started(
     line: Line, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

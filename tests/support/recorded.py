@@ -46,7 +46,7 @@ class RecordedDevice:
         self._owned.add(name)
         self._fourcc = float(cv2.VideoWriter.fourcc(*"YUYV"))
 
-    def isOpened(self) -> bool:
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return self._capture is not None and self._capture.isOpened()
 
     def read(self) -> tuple[bool, Any]:

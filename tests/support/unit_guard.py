@@ -84,7 +84,7 @@ multiprocessing.util.spawnv_passfds = _guarded_spawn  # type: ignore[assignment]
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Guard the fixtures of a unit test as well as its body."""
-    global _forbidden
+    global _forbidden  # noqa: PLW0603 - one guard a process
     _forbidden = [] if _is_unit(item.path) else None
     try:
         return (yield)
@@ -111,7 +111,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Guard the import of a unit test's file."""
-    global _forbidden
+    global _forbidden  # noqa: PLW0603 - one guard a process
     path = collector.path
     _forbidden = [] if path.is_file() and _is_unit(path) else None
     try:

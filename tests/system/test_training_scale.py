@@ -102,6 +102,7 @@ def test_training_on_10000_frames_stays_under_6_gb(tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run"), "--json"]
     done = subprocess.run(
         [sys.executable, "-c", _MEASURED, "gate", *given, *out, *settings],
+        check=False,
         capture_output=True,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

@@ -28,10 +28,10 @@ def _import_keras() -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        lambda: socket.socket(),
+        socket.socket,
         lambda: socket.create_connection(("127.0.0.1", 9)),
         lambda: subprocess.run([sys.executable, "-c", ""], check=True),
-        lambda: os.fork(),
+        os.fork,
         lambda: multiprocessing.get_context("fork").Process().start(),
         lambda: multiprocessing.get_context("spawn").Process().start(),
         _import_keras,

@@ -33,7 +33,7 @@ _MAX_SECRET_BYTES = 4096
 class Capture(Protocol):
     """Subset of cv2.VideoCapture that the backend uses."""
 
-    def isOpened(self) -> bool:
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         """Return True if the source is open."""
         ...
 
@@ -79,7 +79,7 @@ class OpenCvBackend:
         self._capture: Capture | None = None
         self._capture = self._opened()
 
-    def grab(self, timeout_s: float) -> Block | None:
+    def grab(self, timeout_s: float) -> Block | None:  # noqa: ARG002 - the protocol's
         """Return the next frame; OpenCV's own timeout applies instead of `timeout_s`.
 
         Raises CameraLost if a live source stops, EndOfStream after the last frame of a file.

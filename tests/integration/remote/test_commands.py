@@ -193,7 +193,7 @@ def test_a_picture_that_the_broker_does_not_take_does_not_end_the_connection(
     broker = mosquitto_with("allow_anonymous true", "log_type all", "max_packet_size 20000")
     at = desk(broker.port)
     running = agent(config_file(broker.url, camera=LIVE, commands={"allow": ALLOWED}))
-    eventually(lambda: at.states(), "the agent's birth document")
+    eventually(at.states, "the agent's birth document")
     picture = at.ask("picture", {"id": "1"})
     assert picture["ok"]
     assert picture["result"]["size_bytes"] > 20000
@@ -221,7 +221,7 @@ def test_without_mqtt5_the_id_tells_which_reply_it_is(
     running = agent(config)
     eventually(lambda: accepts(free_port) or not running.running, "the embedded broker")
     at = desk(free_port, mqtt5=False)
-    eventually(lambda: at.states(), "the agent's birth document")
+    eventually(at.states, "the agent's birth document")
     # Its subscription may come a moment after: the same id is done once, however often it is asked.
     replies: list[dict[str, Any]] = []
 

@@ -115,7 +115,8 @@ def test_each_command_does_its_work_and_is_answered(
     ]
     for name, payload, asked, result in commands:
         reply = rig.send(name, payload)
-        assert reply is not None and reply.ok, reply
+        assert reply is not None
+        assert reply.ok, reply
         assert (reply.command, reply.id, reply.result) == (name, payload["id"], result)
         assert rig.line.asked[-1] == asked
         check_schema(f"command.{name}", payload)

@@ -57,7 +57,7 @@ CHANGES: dict[str, Callable[[Image], Image]] = {
     "partly something else": _pasted,
     "upside down": lambda image: image[::-1, ::-1],
     "mirrored": lambda image: image[:, ::-1],
-    "turned by 90 degrees": lambda image: np.rot90(image),
+    "turned by 90 degrees": np.rot90,
     "turned by 270 degrees": lambda image: np.rot90(image, 3),
     "transposed": lambda image: image.T,
 }

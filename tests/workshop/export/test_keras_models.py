@@ -192,5 +192,6 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(WorkshopError) as raised:
             load.load("gate", path, beside)
         message = str(raised.value)
-        assert message.startswith("--gate: ") and expected in message, message
+        assert message.startswith("--gate: "), message
+        assert expected in message
         assert "\n" not in message

@@ -232,7 +232,8 @@ def test_an_image_that_goes_missing_while_it_trains_ends_the_run_in_one_line(
         image.unlink()
     _, errors = process.communicate(timeout=240)
     last = errors.strip().splitlines()[-1]
-    assert process.returncode == 1 and "Traceback" not in errors, errors
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
     assert last.startswith("edge-train: ")
     assert ".png" in last
     assert "continue with --resume" in last
@@ -343,7 +344,8 @@ def test_bad_data_and_settings_are_one_line(
     for more, expected in cases:
         assert main(["segmenter", "--config", config, "--out", out, *more]) == 2, more
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("edge-train: ") and expected in error, error
+        assert error.startswith("edge-train: "), error
+        assert expected in error
     turned = ["--data", str(drawn_set), "--set", "network.half_turn=true"]
     assert main(["gate", "--config", config, "--out", out, *turned]) == 2
     assert 'needs network.head "pooled" or "mapped"; set' in capsys.readouterr().err
