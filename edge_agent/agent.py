@@ -205,7 +205,8 @@ class Agent:
             window=config.mqtt.window,
             # amqtt supports MQTT 3.1.1 only.
             mqtt311=config.mqtt.broker == "embedded" or config.mqtt.protocol == "3.1.1",
-            on_incoming=self._remote.receive,
+            # The commands are built after the delivery.
+            on_incoming=lambda message: self._remote.receive(message),  # noqa: PLW0108
         )
 
     def run(self) -> dict[str, Any]:
