@@ -1,4 +1,4 @@
-"""The processor that figures were measured on."""
+"""Processor of the machine, for figures measured on it."""
 
 from __future__ import annotations
 
