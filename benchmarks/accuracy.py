@@ -67,7 +67,7 @@ class Case:
 
     @property
     def defect_px(self) -> int:
-        """Number of defect pixels."""
+        """Return the number of defect pixels."""
         return int(np.count_nonzero(self.truth))
 
 

@@ -106,10 +106,10 @@ def write(
 ) -> Manifest:
     """Write the bundle and return its manifest; `sources` are gate and segmenter.
 
-    `beside` are files for people that lie in the folder but do not belong to the bundle: their
-    sha256 is in the provenance, to which `provenance` is added. `unnamed` are such files that
-    differ from run to run; the manifest omits them. The manifest is written last: an interrupted
-    export has none.
+    `beside` are files for people in the same folder that do not belong to the bundle; the
+    provenance contains their sha256 and the entries of `provenance`. `unnamed` are files for people
+    that differ from run to run; the manifest omits them. The manifest is written last: an
+    interrupted export has none.
     """
     arrays: dict[str, NDArray[np.generic]] = {
         f"image/{index:02d}": image for index, image in enumerate(golden_images)

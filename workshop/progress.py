@@ -1,6 +1,6 @@
 """Progress of a command on standard error: a bar on a terminal, otherwise one line a step.
 
-In the log of a build or a service a bar would fill a thousand lines; no output would look stopped.
+In the log of a build or a service a bar would fill a thousand lines.
 """
 
 from __future__ import annotations

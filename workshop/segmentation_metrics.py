@@ -1,8 +1,7 @@
 """Figures of the segmenter and of the line from the predictions on each image. Pure.
 
-Predictions are class maps in image size, one class or none per pixel. Dice is 2 |A and B| / (|A| +
-|B|), IoU |A and B| / |A or B|. Images that are defective but not drawn count only for gate and
-alerts.
+Dice is 2 |A and B| / (|A| + |B|), IoU |A and B| / |A or B|; a pixel has one class or none.
+Defective images without a drawn defect count for the gate and for alerts, never for pixels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Four disjoint sets of labelled images: int8 ranges, layer search, thresholds, final test.
 
-Images of the same scene stay in one set. Images that a network has seen in training may only set
-ranges and search layers: every form scores too well on them. The list is a sorted CSV `file,part`.
+Near-duplicates stay in one set. Images that a network has seen in training may only set ranges and
+search layers: every form scores too well on them. The list is a sorted CSV file of `file,part`.
 """
 
 from __future__ import annotations

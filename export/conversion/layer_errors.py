@@ -1,4 +1,4 @@
-"""Damage by int8 to each layer of an ONNX network: the signal-to-noise ratio of each tensor.
+"""Error from int8 in each layer of an ONNX network: the signal-to-noise ratio of each tensor.
 
 SNR = -10 log10(mean over channels of min(1, noise / signal)), in dB. `own` is the noise that the
 rounding of a tensor adds by itself, `total` the difference to the float network.

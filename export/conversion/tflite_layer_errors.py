@@ -1,4 +1,4 @@
-"""Damage by int8 to each layer of a TFLite network, as `layer_errors`, for activations only.
+"""Error from int8 in each layer of a TFLite network, as `layer_errors`, for activations only.
 
 Weights have steps of their own for each channel and are not compared.
 """

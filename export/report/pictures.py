@@ -30,7 +30,7 @@ class ImageCard:
 def flips(examiner: Scorer, verdicts: Sequence[GateAcceptance]) -> tuple[ImageCard, ...]:
     """Return the images that some artifact decides differently than float Keras, up to MOST.
 
-    Images with the most such artifacts come first, and among these the lost defects.
+    Images that the most artifacts decide differently come first, lost defects before others.
     """
     by_name: dict[str, list[tuple[GateAcceptance, FlippedDecision]]] = {}
     for verdict in verdicts:

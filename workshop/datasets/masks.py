@@ -1,8 +1,7 @@
 """Images with index masks: `images/`, optional `masks/`, optional `labels.csv`.
 
 A mask is a grey PNG of the image's stem and size: 0 defect-free, k the k-th class. `labels.csv`
-(file, class_name, class_id; 0: defect-free) overrides the masks; an image may be labelled and not
-drawn.
+(file, class_name, class_id; 0: defect-free) overrides masks and may label images without one.
 """
 
 from __future__ import annotations

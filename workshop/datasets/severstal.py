@@ -1,8 +1,7 @@
 """Layout of the Severstal steel competition: `train_images/` and run lengths in `train.csv`.
 
-`train.csv`: ImageId, ClassId, EncodedPixels, or ImageId_ClassId ("name.jpg_3") and EncodedPixels
-(older form); an empty field: nothing of that class. `defect_and_no_defect.csv` (ImageId, label) is
-optional.
+Columns: ImageId, ClassId, EncodedPixels, or ImageId_ClassId ("name.jpg_3"), EncodedPixels (older);
+an empty field: nothing of that class. Optional: `defect_and_no_defect.csv` (ImageId, label).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from workshop.errors import WorkshopError
 
 # Functions that a layer of Keras 2 may import from TensorFlow by name, beside its own operators.
 _SAFE_FUNCTIONS = ("__operators__.", "math.", "nn.", "image.", "concat", "reshape", "cast", "stack")
-# Listed by name because the two marks of an operator that reaches out of the graph are incomplete.
+# Checked besides the stateful flag: neither alone finds every operator that reaches out of a graph.
 _REACHING_OUT = ("PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles")
 
 
