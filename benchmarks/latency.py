@@ -68,7 +68,7 @@ def measure(
             try:
                 runtime = open_runtime(bundle, one.artifact, threads, one.provider or CPU)
                 ready.append((one.label, runtime))
-            except Exception as error:  # a native library may raise any class; it is reported
+            except Exception as error:  # a native library may raise any exception; it is reported
                 left_out.append(NotTimed(name, one.label, first_line(error)))
         times = np.empty((len(ready), samples))
         preparing = np.empty(samples)

@@ -190,8 +190,7 @@ def opened(form: Form, data: bytes, folder: Path) -> Runtime:
     path.write_bytes(data)
     threads = len(os.sched_getaffinity(0))
     if form.format == "tflite":
-        # Named explicitly: the other TFLite runtime crashes beside TensorFlow
-        # (docs/decisions/0004).
+        # By name: the other TFLite runtime crashes beside TensorFlow (docs/decisions/0004).
         return TfliteRuntime(path, INPUT, OUTPUT, threads, "ai-edge-litert")
     elsewhere = form.cpu not in ("any", platform.machine())
     return OnnxRuntime(path, INPUT, OUTPUT, threads, exact=elsewhere)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cpu_fields() -> dict[str, str]:
-    """Return the fields that Linux lists for one processor, by name; empty if they are unreadable."""
+    """Return the fields that Linux lists for one processor, by name; empty if unreadable."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -119,7 +119,7 @@ def _of_tflite(data: bytes) -> dict[str, int]:
 def _of_onnx(data: bytes) -> dict[str, int]:
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's own classes
+    except Exception as error:  # protobuf has exceptions of its own
         raise ValueError(f"not an ONNX file: {error}") from None
     versions = {one.domain or "ai.onnx": int(one.version) for one in model.opset_import}
     return versions | {IR_VERSION: int(model.ir_version)}

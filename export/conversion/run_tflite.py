@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         runtime = TfliteRuntime(Path(file), input_name, output_name, 1, "tflite-runtime")
         got = [runtime.run(one[None])[0] for one in np.load(inputs)]
-    except Exception as error:  # the library raises many classes; stdout reports each
+    except Exception as error:  # the library raises many types; stdout reports each
         print(one_line(error))
         return 1
     np.save(outputs, np.stack(got))

@@ -55,7 +55,7 @@ def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
     try:
         # safe_mode refuses code in .keras files.
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
-    except Exception as error:  # Keras raises many classes for an invalid file
+    except Exception as error:  # Keras raises many types for an invalid file
         why = first_line(error)
         if not trust and "safe_mode" in str(error):
             why = "it holds a Lambda layer, which is code; add --trust if you know who made it"
@@ -103,7 +103,7 @@ def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
     try:
         model = tf_keras.models.model_from_json(text)
         model.load_weights(weights)
-    except Exception as error:  # Keras raises many classes
+    except Exception as error:  # Keras raises many types
         raise WorkshopError(f"{path} with {weights.name}: {first_line(error)}") from None
     return model
 
@@ -123,7 +123,7 @@ def _from_saved_model(path: Path) -> KerasNetwork:
         call = owner.signatures["serving_default"]
     except KeyError:
         raise WorkshopError(f"{path}: no serving_default signature; save it with one") from None
-    except Exception as error:  # a damaged file raises any class
+    except Exception as error:  # a damaged file may raise any exception
         raise WorkshopError(f"{path}: not a SavedModel: {first_line(error)}") from None
     given, result = call.structured_input_signature[1], call.structured_outputs
     if len(given) != 1 or len(result) != 1:
