@@ -1,0 +1,1 @@
+"""Benchmarks of the product: latency, accuracy, delivery, memory, and the demo."""

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
-    """As everywhere, and with a file: to keep a report beside the table that one reads."""
+    """Add the option --json; with a file the report is written there and the table printed."""
     parser.add_argument(
         "--json",
         nargs="?",
@@ -210,7 +210,7 @@ def _at_least(*checks: tuple[str, int, int]) -> None:
 
 
 def _reported(to: str | None, report: dict[str, Any]) -> bool:
-    """Whether the report was printed; what goes to a file stands beside the table."""
+    """Print or store the report; return True if it was printed in place of the table."""
     text = json.dumps(report, indent=1)
     if to == _PRINTED:
         print(text)
@@ -228,6 +228,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run edge-bench on `argv` or the command line; return the exit code."""
     args = _parser().parse_args(argv)
     return kit.run("edge-bench", lambda: _run(args))
 

@@ -1,7 +1,7 @@
-"""Judge a whole line on simulated strips whose truth is known: gate, segmenter, regions.
+"""Accuracy of a whole line on simulated strips with known truth: gate, segmenter, regions.
 
-The same Gate and Segmenter as on the line. Frames with a little defect (less than
-`MIN_DEFECT_PX`, a sliver at a seam) are neither defective nor clean: counted, not judged.
+Gate and Segmenter are those of the line. Frames with a small defect (less than `MIN_DEFECT_PX`, a
+sliver at a seam) are neither defective nor clean: they are counted, not judged.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from workshop.datasets.simulated import FRAME_LINES, MIN_DEFECT_PX
 from workshop.statistics import Estimate, Share, mean, share
 
 TEST_SEEDS = range(9_000, 10_000)
-"""Strips on which no weight, threshold or rule was chosen."""
+"""Strips that were not used to choose any weight, threshold or rule."""
 FRAMES_PER_STRIP = 50
 _MATCHED_COVER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`recall`: defective frames alerted. `false_alerts`: clean frames alerted. `matched`:
-    defects whose pixels were found to at least a quarter, of any class; `class_right` of those.
-    `dice`: over defective frames, pixels of the right class, missed frames as 0."""
+    """Result of one pair of artifacts.
+
+    `recall`: share of defective frames alerted. `false_alerts`: share of clean frames alerted.
+    `matched`: defects with at least a quarter of their pixels found, of any class; `class_right` of
+    those. `dice`: over defective frames, pixels of the right class, missed frames as 0.
+    """
 
     artifact: str
     recall: Share
@@ -46,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Average precision of plain grey-level thresholds, frame by frame; the best of them."""
+    """Average precision of the best plain grey-level threshold, frame by frame."""
 
     rule: str
     average_precision: float
@@ -55,6 +58,8 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
+    """Simulated frame with its truth."""
+
     image: Image
     truth: ClassMap
     defects: tuple[tuple[int, NDArray[np.bool_]], ...]
@@ -62,11 +67,12 @@ class Case:
 
     @property
     def defect_px(self) -> int:
+        """Return the number of defect pixels."""
         return int(np.count_nonzero(self.truth))
 
 
 def cases(first_seed: int, frames: int) -> Iterator[Case]:
-    """`frames` frames, FRAMES_PER_STRIP of each strip from `first_seed` on."""
+    """Yield `frames` frames, FRAMES_PER_STRIP of each strip from `first_seed` on."""
     for number in range(frames):
         seed, index = divmod(number, FRAMES_PER_STRIP)
         if index == 0:
@@ -83,7 +89,7 @@ def cases(first_seed: int, frames: int) -> Iterator[Case]:
 
 
 class _Judge:
-    """Collects what one pair of artifacts decides."""
+    """Collector of the decisions of one pair of artifacts."""
 
     def __init__(self, bundle: Bundle, label: str, threads: int) -> None:
         manifest = bundle.manifest
@@ -116,7 +122,7 @@ class _Judge:
             self._match(class_id, mask, case, got)
 
     def _match(self, class_id: int, mask: NDArray[np.bool_], case: Case, got: ClassMap) -> None:
-        # A later mark may lie over it.
+        # Restrict to the visible part: a later mark may cover it.
         on_frame = mask & (case.truth == class_id)
         area = int(np.count_nonzero(on_frame))
         if area < MIN_DEFECT_PX:
@@ -151,7 +157,7 @@ def judge(
     threads: int,
     progress: Callable[[], None],
 ) -> tuple[tuple[Result, ...], Baseline]:
-    """Every pair of artifacts named by `labels` on the same frames, and the baseline."""
+    """Judge every pair of artifacts in `labels` on the same frames; return also the baseline."""
     judges = [_Judge(bundle, label, threads) for label in labels]
     grey: list[dict[str, float]] = []
     defective = []
@@ -166,7 +172,7 @@ def judge(
 
 
 def _grey_scores(image: Image) -> dict[str, float]:
-    """Share of pixels darker than, brighter than, or further from the frame's mean than a level."""
+    """Return the share of pixels darker, brighter or further from the frame's mean than a level."""
     pixels = image.astype(np.int16)
     mean_level = int(pixels.mean())
     scores = {f"darker than {t}": float((pixels < t).mean()) for t in range(20, 100, 10)}
@@ -176,7 +182,7 @@ def _grey_scores(image: Image) -> dict[str, float]:
 
 
 def _baseline(grey: list[dict[str, float]], defective: NDArray[np.bool_]) -> Baseline:
-    """The best rule, chosen on these very frames: kinder to the baseline than to us."""
+    """Return the best rule, chosen on these same frames: the choice favours the baseline."""
     best, rule = 0.0, ""
     for name in grey[0]:
         value = average_precision(defective, np.array([scores[name] for scores in grey]))
@@ -186,7 +192,7 @@ def _baseline(grey: list[dict[str, float]], defective: NDArray[np.bool_]) -> Bas
 
 
 def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Mean of the precision at each positive, ties broken against us (positives last)."""
+    """Return the mean of the precision at each positive; in ties positives come last."""
     order = np.lexsort((truth, -scores))
     hits = truth[order]
     if not hits.any():
@@ -196,6 +202,8 @@ def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> 
 
 
 def table(results: Sequence[Result], baseline: Baseline) -> str:
+    """Return the results and the baseline as a text table."""
+
     def value(one: Share | Estimate) -> str:
         if one.value is None:
             return "-"

@@ -1,4 +1,4 @@
-"""The other end of a delivery run: a mosquitto, and a subscriber that checks the order."""
+"""Receiving side of a delivery run: a mosquitto, and a subscriber that checks the order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mosquitto(folder: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     config = folder / "mosquitto.conf"
-    # As root it would change to a user who may not read our folder.
+    # Started as root, mosquitto changes to a user without access to our folder.
     config.write_text(
         f"listener {port} 127.0.0.1\nallow_anonymous true\nuser {getpass.getuser()}\n"
         "max_queued_messages 0\nlog_dest none\n",
@@ -50,9 +50,9 @@ def mosquitto(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def subscriber(port: int, events: int) -> Iterator[Pipe]:
-    """Run a subscriber; the pipe it yields gets True after `events` events in order.
+    """Run a subscriber; yield a pipe that receives True after `events` events in order.
 
-    Raises EdgeError where the subscriber does not connect.
+    Raises EdgeError if the subscriber does not connect.
     """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -76,7 +76,7 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 
 def _listen(port: int, events: int, pipe: Any) -> None:
-    """In the other process: "subscribed", then whether 1 to `events` came in order."""
+    """Subscribe in the other process; send "subscribed", then True if 1..`events` came in order."""
     import paho.mqtt.client as mqtt
     from paho.mqtt.enums import CallbackAPIVersion
 

@@ -1,7 +1,7 @@
-"""Events into a spool on this machine's disk and out to a broker with QoS 1, as fast as it goes.
+"""Delivery rate: events into a spool on disk and out to a broker with QoS 1, at full speed.
 
-The agent's own delivery, spool and connection; a mosquitto of our own on loopback; and a subscriber
-in a process of its own, which says whether all came, once each and in order.
+The agent's own delivery, spool and connection; a mosquitto on loopback; and a subscriber in a
+separate process, which checks that all events arrive, once each and in order.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from edge_agent.messages.state import StateDocument
 
 _BOOT = "0" * 32
 _WAITING = 2000
-"""So many events wait at most while they are offered: a line that is faster than its broker."""
+"""Most events that wait while events are offered: the line is faster than its broker."""
 _SPOOL_BYTES = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRun:
-    """`seconds` from the first event offered to the last one acknowledged and noted on the disk.
+    """Result of one delivery run.
 
-    `in_order`: the subscriber had all of them, in the order of their numbers.
-    `memory_mb`: resident, of the process with the delivery; idle is connected, with an empty spool.
+    `seconds` run from the first event offered to the last one acknowledged and recorded on disk.
+    `in_order`: the subscriber received all events in the order of their numbers. `memory_mb`:
+    resident, of the process with the delivery; idle is connected, with an empty spool.
     """
 
     events: int
@@ -57,7 +58,7 @@ class DeliveryRun:
 def live(
     folder: Path, *, events: int, window: int, progress: Callable[[int], object]
 ) -> DeliveryRun:
-    """Offered one by one while they are published."""
+    """Offer events one by one while they are published; return the result."""
     with broker.mosquitto(folder) as port, broker.subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
         idle = peak = _memory_mb()
@@ -77,7 +78,7 @@ def live(
 def backlog(
     folder: Path, *, events: int, window: int, progress: Callable[[int], object]
 ) -> DeliveryRun:
-    """Spooled while the broker was away; published when it is back."""
+    """Spool events without a broker and publish them once it is back; return the result."""
     with broker.mosquitto(folder) as port, broker.subscriber(port, events) as heard:
         delivery = _delivery(folder, port, window)
         idle = _memory_mb()
@@ -92,6 +93,7 @@ def backlog(
 
 
 def table(runs: dict[str, DeliveryRun]) -> str:
+    """Return the runs as a text table."""
     rows = ["run           events  bytes  window  seconds  events/s  in order  idle MB  peak MB"]
     rows += [
         f"{name:10} {r.events:9} {r.event_bytes:6} {r.window:7} {r.seconds:8.1f} "
@@ -154,7 +156,7 @@ def _delivery(folder: Path, port: int, window: int) -> Delivery:
 
 
 def _drain(delivery: Delivery, events: int, progress: Callable[[int], object]) -> float:
-    """Until all is out; the most memory meanwhile, in MB."""
+    """Wait until all events are delivered; return the peak memory meanwhile, in MB."""
     peak, published = _memory_mb(), 0
     while published < events or delivery.counts().messages_pending:
         if not delivery.is_alive():
@@ -185,7 +187,7 @@ def _nothing_gives_way(gone: Sequence[Message], before: int) -> Message:
 
 
 def _draft(number: int) -> Draft:
-    """As large as one of the demo's."""
+    """Return an event as large as one of the demo's."""
     scratch = Defect(
         id=f"d{number}",
         class_name="scratch",
@@ -230,5 +232,6 @@ def _memory_mb() -> float:
 
 
 def as_json(runs: dict[str, DeliveryRun]) -> dict[str, Any]:
+    """Return the runs as data for JSON."""
     found: dict[str, Any] = json.loads(msgspec.json.encode(runs))
     return found

@@ -1,8 +1,7 @@
 """make demo: the whole product on one machine, from the trained models to alerts on a broker.
 
 Each part is the command a user would type, in its own process: edge-agent simulate, edge-export,
-edge-calibrate, edge-agent broker, edge-agent watch, edge-agent run. Since the strip is simulated,
-its truth is known, and what was missed is said.
+edge-calibrate, edge-agent broker, watch and run. The simulated truth shows the missed defects.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ protocol = "3.1.1"   # the embedded broker speaks nothing newer
 
 @dataclass(slots=True)
 class FrameVerdicts:
-    """Frame numbers by what became of them."""
+    """Frame numbers by result."""
 
     hits: list[int] = field(default_factory=list)
     missed: list[int] = field(default_factory=list)
@@ -69,11 +68,13 @@ class FrameVerdicts:
 
 
 class DemoError(Exception):
+    """Failure of one of the demo's commands."""
+
     pass
 
 
 def _tool(*words: str | Path) -> None:
-    """Run one of our commands to its end, its output shown."""
+    """Run one of our commands to its end and show its output; raise DemoError if it fails."""
     command = [sys.executable, "-m", *(str(w) for w in words)]
     print(f"$ {' '.join(command[2:])}", flush=True)
     if subprocess.run(command, check=False, cwd=ROOT).returncode:  # noqa: S603  our own commands
@@ -81,7 +82,7 @@ def _tool(*words: str | Path) -> None:
 
 
 def make_bundle(out: Path) -> Path:
-    """Export, calibrate and sign, unless it was done before from the same models and code."""
+    """Export, calibrate and sign a bundle, unless one exists of the same models and code."""
     bundle, work = out / "bundle", out / "work"
     sources = [MODELS / "gate.keras", MODELS / "segmenter.keras", ROOT / "constraints.txt"]
     for package in ("edge_agent", "export", "calibration", "workshop"):
@@ -108,7 +109,10 @@ def make_bundle(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _process(*words: str | Path, ready: str | None = None, **how: Any) -> Iterator[Any]:
-    """One of our commands in the background, ended by SIGTERM; waits for `ready` on its stderr."""
+    """Run one of our commands in the background; wait for `ready` on its stderr.
+
+    It is ended by SIGTERM.
+    """
     command = [sys.executable, "-m", *(str(w) for w in words)]
     print(f"$ {' '.join(command[2:])} &", flush=True)
     how["stderr"] = subprocess.PIPE if ready else None
@@ -134,7 +138,7 @@ def _process(*words: str | Path, ready: str | None = None, **how: Any) -> Iterat
 
 
 def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """Broker, subscriber and agent; the agent's summary with what the subscriber received."""
+    """Run broker, subscriber and agent; return the agent's summary and the received messages."""
     record, summary = out / "received.jsonl", out / "work" / "agent.json"
     state = out / "work" / "state"
     for old in (record, summary):
@@ -157,7 +161,7 @@ def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, An
         if agent.wait(timeout=60) or not summary.is_file():
             raise DemoError(f"edge-agent run ended with exit code {agent.returncode}")
         result: dict[str, Any] = json.loads(summary.read_text())
-        # What the broker has acknowledged may still be on its way to the subscriber.
+        # Messages that the broker has acknowledged may not have reached the subscriber yet.
         until = time.monotonic() + 5
         expected = result["events_published"] + sum(result["gaps"].values())
         while len(_lines(record)) < expected and time.monotonic() < until:
@@ -166,7 +170,7 @@ def run_line(out: Path, bundle: Path, seconds: float, seed: int) -> dict[str, An
 
 
 def _wait(agent: subprocess.Popen[str], seconds: float) -> None:
-    """Let it run: the seconds hold its start too, about two of them to verify the bundle."""
+    """Wait for the agent; `seconds` include its start, about two of them to verify the bundle."""
     until = time.monotonic() + seconds
     while time.monotonic() < until and agent.poll() is None:
         time.sleep(0.1)
@@ -175,7 +179,7 @@ def _wait(agent: subprocess.Popen[str], seconds: float) -> None:
 def sort_frames(
     strip: SteelStrip, frames: int, alerted: set[int], not_inspected: set[int]
 ) -> FrameVerdicts:
-    """Hold the alerts against the truth of the strip, frame by frame."""
+    """Compare the alerts with the truth of the strip, frame by frame."""
     result = FrameVerdicts()
     for frame_id in range(frames):
         if frame_id in not_inspected:
@@ -191,7 +195,7 @@ def sort_frames(
 
 
 def draw(out: Path, strip: SteelStrip, events: dict[int, DefectEvent], sort: FrameVerdicts) -> None:
-    """Annotated pictures of the defects found, and one sheet of hits, misses, false alerts."""
+    """Write annotated pictures of the found defects and a sheet of hits, misses, false alerts."""
     folder = out / "defects"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -219,6 +223,7 @@ def draw(out: Path, strip: SteelStrip, events: dict[int, DefectEvent], sort: Fra
 
 
 def demo(out: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Run the demo with its files in `out`; return its report."""
     bundle = make_bundle(out)
     result = run_line(out, bundle, seconds, seed)
     events: dict[int, DefectEvent] = {}
@@ -264,6 +269,7 @@ def _free_port() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the demo from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--seconds", type=float, default=30, help="of inspection (default 30)")
     parser.add_argument("--seed", type=int, default=7, help="of the strip (default 7)")

@@ -1,4 +1,4 @@
-"""Time every artifact of a bundle, in turn, so that all of them meet the same machine."""
+"""Latency of every artifact of a bundle, in turn, so that all meet the same machine load."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from edge_agent.inspection.runtime.base import CPU
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Preprocessing and network of one frame, batch 1: all its tiles, one after the other. `ratio`
-    is the stage's onnx-float32 median over this one: above 1 is faster than it."""
+    """Times of one artifact: preprocessing and network of one frame, batch 1, tile after tile.
+
+    `ratio` is the stage's onnx-float32 median over this one: above 1 is faster than onnx-float32.
+    """
 
     stage: str
     artifact: str
@@ -34,6 +36,8 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class NotTimed:
+    """Artifact that was not timed, with the reason."""
+
     stage: str
     artifact: str
     reason: str
@@ -48,7 +52,10 @@ def measure(
     progress: Callable[[], None],
     providers: Sequence[str] = (CPU,),
 ) -> tuple[tuple[Timing, ...], tuple[NotTimed, ...]]:
-    """One round gives every artifact one frame; `warm_up` rounds first, then `samples` counted."""
+    """Time the artifacts of a bundle; return the times, and the artifacts that cannot run here.
+
+    Each round gives every artifact one frame: `warm_up` rounds first, then `samples` counted ones.
+    """
     timings: list[Timing] = []
     left_out: list[NotTimed] = []
     for name, stage in (("gate", bundle.manifest.gate), ("segmenter", bundle.manifest.segmenter)):
@@ -61,7 +68,7 @@ def measure(
             try:
                 runtime = open_runtime(bundle, one.artifact, threads, one.provider or CPU)
                 ready.append((one.label, runtime))
-            except Exception as error:  # a native library may raise anything; it is reported
+            except Exception as error:  # a native library may raise any exception; it is reported
                 left_out.append(NotTimed(name, one.label, first_line(error)))
         times = np.empty((len(ready), samples))
         preparing = np.empty(samples)
@@ -111,6 +118,7 @@ def _rows(
 
 
 def table(timings: tuple[Timing, ...]) -> str:
+    """Return the times as a text table."""
     lines = [
         f"{'stage':<10} {'artifact':<21} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'n':>5} "
         f"{'x onnx-float32':>14}  runtime"

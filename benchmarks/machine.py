@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LIBRARIES = (
 
 
 def describe() -> dict[str, Any]:
-    """CPU model, the vector extensions that matter to int8, cores, libraries."""
+    """Return the CPU model, its vector extensions relevant to int8, cores and libraries."""
     fields = cpu_fields()
     present = set((fields.get("flags") or fields.get("Features") or "").split())
     libraries = {}

@@ -1,8 +1,7 @@
-"""The seed's two networks at any width with random weights: what speed and memory are measured on.
+"""The seed's two networks at any width with random weights, for speed and memory benchmarks.
 
-Speed does not hang on what the weights have learnt, but on whether they are reasonable: with the
-batch norms' first statistics the signal of a deep network vanishes or explodes, and int8 ranges
-with it. So the statistics are settled first, on simulated frames.
+With the initial batch norm statistics the signal of a deep network, and its int8 ranges, vanish or
+explode. The statistics are therefore computed on simulated frames first.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _BATCHES, _BATCH = 12, 8
 
 
 def write(out: Path, width: float) -> Iterator[str]:
-    """`gate.keras` and `segmenter.keras` in the folder `out`; yields each path when it is there.
+    """Write `gate.keras` and `segmenter.keras` to the folder `out`; yield each path once written.
 
-    The same width, the same weights. EdgeError where nothing can be written.
+    The same width gives the same weights. Raises EdgeError if a file cannot be written.
     """
     makers = (
         ("gate", networks.gate, GATE_INPUT),
@@ -47,7 +46,7 @@ def write(out: Path, width: float) -> Iterator[str]:
 
 
 def settle(model: keras.Model, batches: Iterator[NDArray[np.float32]]) -> None:
-    """Set the statistics of all batch norms to the mean of those of the batches."""
+    """Set the statistics of all batch norms to the mean over the batches."""
     norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
     usual = [one.momentum for one in norms]
     for number, batch in enumerate(batches):

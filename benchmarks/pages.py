@@ -1,4 +1,4 @@
-"""Write the pages of figures in `docs/` from the runs in `benchmarks/results/`."""
+"""Pages of figures in `docs/`, written from the runs in `benchmarks/results/`."""
 
 from __future__ import annotations
 

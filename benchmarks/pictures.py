@@ -1,4 +1,4 @@
-"""What people would rather look at: defects drawn on their frames, frames on a sheet."""
+"""Pictures of the demo: defects drawn on their frames, frames on a contact sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def annotate(image: Image, event: DefectEvent | None, truth: ClassMap) -> Picture:
-    """The frame brightened, defects as tinted areas with class and confidence, truth outlined."""
+    """Return the frame, brightened, with defects tinted and labelled, and the truth outlined."""
     picture = _bright(image)
     for defect in event.defects if event else ():
         colour = _bgr(defect.class_id)
@@ -48,7 +48,7 @@ def annotate(image: Image, event: DefectEvent | None, truth: ClassMap) -> Pictur
 
 
 def sheet(groups: Sequence[tuple[str, Sequence[tuple[str, Picture]]]], columns: int = 2) -> Picture:
-    """A contact sheet: each group a heading and its captioned pictures at half size."""
+    """Return a contact sheet: each group a heading and its captioned pictures at half size."""
     rows: list[Picture] = []
     cell = (800, 128)
     for heading, items in groups:
@@ -76,7 +76,7 @@ def _bgr(class_id: int) -> tuple[int, int, int]:
 
 
 def _bright(image: Image) -> Picture:
-    """Contrast stretched to the frame's own range, so that the barely visible can be seen."""
+    """Return the frame with its contrast stretched, so that faint defects are visible."""
     low, high = np.percentile(image, (0.5, 99.5))
     wide = np.clip((image.astype(np.float32) - low) / max(high - low, 1) * 220, 0, 255)
     grey = wide.astype(np.uint8)

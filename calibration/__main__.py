@@ -92,6 +92,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run edge-calibrate on `argv` or the command line; return the exit code."""
     args = _parser().parse_args(argv)
     return kit.run("edge-calibrate", lambda: _run(args))
 

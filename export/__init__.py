@@ -1,0 +1,1 @@
+"""Export of trained Keras models to verified, signed bundles for the edge agent."""

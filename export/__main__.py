@@ -1,4 +1,4 @@
-"""edge-export: trained Keras models in, a verified and signed bundle out."""
+"""edge-export: convert trained Keras models to a verified and signed bundle."""
 
 from __future__ import annotations
 
@@ -285,6 +285,7 @@ def _forms(text: str) -> tuple[Form, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run edge-export on `argv` or the command line; return the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0].startswith("--") and words[0] not in ("--help", "--version"):
         print(_NAMELESS, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""An export with labelled images: sets made, forms guarded, artifacts judged, a report written."""
+"""Export with labelled images: sets, conversion under the criteria, acceptance, report."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ SETS, REPORT, SPEED, PAGE = BESIDE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceptanceResult:
-    """Artifacts with their thresholds, by stage; what is told of them, as files beside the bundle
-    and as entries of its manifest. `unnamed` are files that differ from run to run."""
+    """Result of the acceptance: artifacts with their thresholds, by stage, and the report.
+
+    The report consists of files beside the bundle and entries of its manifest. `unnamed` are files
+    that differ from run to run.
+    """
 
     made: dict[str, list[ExportedArtifact]]
     report: document.ExportReport
@@ -42,7 +45,7 @@ class AcceptanceResult:
 
 
 class AcceptanceRun:
-    """One export's labelled data, its four sets, and what is asked of the forms."""
+    """Acceptance of one export: its labelled data, the four sets and the criteria."""
 
     def __init__(
         self, data: DataSet, four: AcceptanceSets, limits: Limits, rule: RegionRule
@@ -51,11 +54,11 @@ class AcceptanceRun:
         self._ladders: list[Fallback] = []
 
     def images(self) -> list[Image]:
-        """Of the range set."""
+        """Return the images of the range set."""
         return [self.data.image(i) for i in self._sets.range]
 
     def convert_all(self, source: FloatNetwork, tell: Callable[[str], None]) -> ConvertAll:
-        """What makes the forms of this network; `tell` hears of each attempt."""
+        """Return the converter of this network's forms; it calls `tell` for each attempt."""
         fallback = Fallback(self._examiner(source), self._sets.search, self._limits, tell)
         self._ladders.append(fallback)
         return fallback.convert_all
@@ -66,8 +69,10 @@ class AcceptanceRun:
         made: Mapping[str, Sequence[ExportedArtifact]],
         rows: Sequence[ComparisonRow],
     ) -> AcceptanceResult:
-        """Thresholds from the threshold set, verdicts from the test set. `rows` are those of the
-        comparison, for the page."""
+        """Choose thresholds on the threshold set and judge all artifacts on the test set.
+
+        `rows` are those of the float comparison, for the report page.
+        """
         with tempfile.TemporaryDirectory() as folder:
             networks = {
                 one.stage: [one.run, *_opened(one.stage, made[one.stage], Path(folder))]
@@ -150,7 +155,7 @@ class AcceptanceRun:
         images: Sequence[int],
         what: str,
     ) -> tuple[Scores, ...]:
-        """Float Keras and every artifact."""
+        """Return the scores of float Keras and of each artifact."""
         examiner = self._examiner(source)
         asked = examiner.ask(networks, images, f"{source.stage}, {what}")
         examiner.reference(asked[0])
@@ -169,10 +174,10 @@ def open_guard(
     limits: Limits,
     rule: RegionRule,
 ) -> AcceptanceRun:
-    """Opens the data and makes the sets, or reads them; checked either way.
+    """Open the data and make the sets, or read them from `listed`; check them either way.
 
-    `names` are those of the classes, () the data's own. `most` as the limits of `sets.make`.
-    Raises WorkshopError and WorkshopError.
+    `names` are those of the classes; () takes the data's own. `most` are the limits of
+    `splits.make`. Raises WorkshopError for unusable data, lists and sets.
     """
     data = _data(folder, names, sources[1].output_shape[2])
     cards = [source.card for source in sources]
@@ -189,7 +194,7 @@ def open_guard(
 
 
 def _data(folder: Path, names: tuple[str, ...], maps: int) -> DataSet:
-    """With a name for each of the segmenter's maps: class_k where the data has none."""
+    """Open the data with one class name per map of the segmenter: class_k where it has none."""
     if names:
         return open_dataset(folder, names)
     own = open_dataset(folder).class_names
@@ -215,7 +220,7 @@ def _form(made: ExportedArtifact) -> Form:
 
 
 def _opened(stage: str, made: Sequence[ExportedArtifact], folder: Path) -> list[Network]:
-    """Every artifact's network; `folder` takes the files."""
+    """Return the network of each artifact; the files are written to `folder`."""
     own = folder / stage
     own.mkdir()
     return [opened(_form(one), one.data, own).run for one in made]

@@ -1,4 +1,4 @@
-"""A bundle out: artifacts, golden file and manifest in one folder."""
+"""Bundle output: artifacts, golden file and manifest in one folder."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
 from workshop.keras_models.load import FloatNetwork
 
-# Golden tolerances: of the gate's logit, of the segmenter's mean probability. Rounding differs
-# between CPUs and library versions; a wrong or damaged network is off by far more.
+# Golden tolerances: gate logit, mean probability of the segmenter. Rounding differs between CPUs
+# and library versions; a wrong or damaged network differs by far more.
 _TOLERANCE = {
     ("gate", "float32"): 0.01,
     ("gate", "float16"): 0.05,
@@ -43,7 +43,7 @@ _TOLERANCE = {
     ("segmenter", "int8"): 0.01,
 }
 BESIDE = ("sets.csv", "export.json", "speed.json", "report.html")
-"""What an export with labels leaves beside the bundle, for people."""
+"""Files that an export with labels writes beside the bundle, for people."""
 
 _TOOLS = (
     "linegate",
@@ -61,11 +61,11 @@ _TOOLS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedArtifact:
-    """One converted network and what it answered to the golden frames, tile after tile.
+    """One converted network and its output for the golden frames, tile by tile.
 
-    `golden` is float32 (tiles of all golden frames, ...); `op_versions` and `oldest_runtime` are
-    `oldest.check`'s. `threshold_logit` (gate): None is the seed's; it, `kept_float` and `note` are
-    as in `bundle.Artifact`.
+    `golden` is float32 (tiles of all golden frames, ...); `op_versions` and `oldest_runtime` come
+    from `minimum_runtime.check`. `threshold_logit` (gate): None stands for the seed's threshold.
+    It, `kept_float` and `note` are as in `bundle.Artifact`.
     """
 
     format: Format
@@ -80,12 +80,13 @@ class ExportedArtifact:
     note: str = ""
 
     def file_name(self, stage: str) -> str:
+        """Return the artifact's file name in the bundle."""
         name = self.precision if self.cpu == "any" else f"{self.precision}-{self.cpu}"
         return f"{stage}-{name}.{self.format}"
 
 
 def tolerance(stage: str, precision: Precision) -> float:
-    """What still counts as the golden outputs, see `edge_agent.bundle.Artifact`."""
+    """Return the allowed deviation from the golden outputs, see `edge_agent.bundle.Artifact`."""
     return _TOLERANCE[stage, precision]
 
 
@@ -103,12 +104,12 @@ def write(
     unnamed: Mapping[str, bytes] | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Write the bundle; `sources` are gate and segmenter.
+    """Write the bundle and return its manifest; `sources` are gate and segmenter.
 
-    `beside` are files for people that lie in the folder and are no part of the bundle: their
-    sha256 is in the provenance, to which `provenance` is added. `unnamed` are such files that
-    differ from run to run: the manifest is silent about them.
-    The manifest comes last: an export that broke off has none.
+    `beside` are files for people in the same folder that do not belong to the bundle; the
+    provenance contains their sha256 and the entries of `provenance`. `unnamed` are files for people
+    that differ from run to run; the manifest omits them. The manifest is written last: an
+    interrupted export has none.
     """
     arrays: dict[str, NDArray[np.generic]] = {
         f"image/{index:02d}": image for index, image in enumerate(golden_images)

@@ -1,4 +1,4 @@
-"""edge-export keygen, sign, pack, verify: whose bundle it is, and how it is carried."""
+"""edge-export keygen, sign, pack, verify: signatures of bundles and their transport as one file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Act = Callable[[argparse.Namespace], tuple[dict[str, object], str]]
 
 
 def add_all(names: Any) -> None:
-    """`names`: what `ArgumentParser.add_subparsers` gives."""
+    """Add the subcommands to `names`, the result of `ArgumentParser.add_subparsers`."""
     for name, (act, fill, text, example) in COMMANDS.items():
         parser = names.add_parser(
             name, help=text, description=text, epilog=f"example: edge-export {example}"
@@ -31,7 +31,7 @@ def add_all(names: Any) -> None:
 
 
 def _shown(args: argparse.Namespace) -> None:
-    """What the command has to tell, as JSON or as a line. Raises EdgeError."""
+    """Print the command's result as JSON or as a line; raise EdgeError."""
     report, line = args.tell(args)
     print(json.dumps(report) if args.json else line)
 
@@ -47,7 +47,7 @@ def _keygen(args: argparse.Namespace) -> tuple[dict[str, object], str]:
 
 def _sign(args: argparse.Namespace) -> tuple[dict[str, object], str]:
     key = signing_keys.read_private(args.key)
-    # Nobody should sign a bundle that no agent would take.
+    # Load first: refuse to sign a bundle that no agent would accept.
     bundle = reader.load(args.bundle)
     path = args.bundle / signature.SIGNATURE
     try:
@@ -67,7 +67,7 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, object], str]:
 
 
 def _pack(args: argparse.Namespace) -> tuple[dict[str, object], str]:
-    # Nobody should carry a bundle that no agent would take.
+    # Load first: refuse to pack a bundle that no agent would accept.
     archive.pack(reader.load(args.bundle), args.out)
     size = args.out.stat().st_size
     signed = (args.bundle / signature.SIGNATURE).is_file()

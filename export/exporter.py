@@ -1,4 +1,4 @@
-"""All forms of one network, each run and compared on the runtime that will run it."""
+"""All forms of one network, each run and compared on the runtime of the line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from workshop.keras_models.load import FloatNetwork
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What an artifact can be. `cpu`: int8 in ONNX is made for one architecture's arithmetic."""
+    """Form of an artifact; `cpu` is the target of int8 in ONNX, made for one architecture."""
 
     format: Format
     precision: Precision
@@ -38,7 +38,7 @@ class Form:
 
     @property
     def label(self) -> str:
-        """As of `bundle.Artifact`."""
+        """Return the label, as in `bundle.Artifact`."""
         name = f"{self.format}-{self.precision}"
         return f"{name}-aarch64" if self.cpu == "aarch64" else name
 
@@ -58,12 +58,12 @@ USUAL = tuple(
     for form in FORMS
     if form.precision in ("float32", "int8") and form.cpu in ("any", platform.machine())
 )
-"""What this machine runs; int8 in ONNX for the other architecture is asked for by name."""
+"""Forms that this machine runs; ONNX int8 for the other architecture must be named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConvertedForm:
-    """The file of one form. `kept_float` and `note` as in `bundle.Artifact`."""
+    """File of one form; `kept_float` and `note` are as in `bundle.Artifact`."""
 
     form: Form
     data: bytes
@@ -72,13 +72,13 @@ class ConvertedForm:
 
 
 class Batches:
-    """The inputs of some images, tile by tile, made anew whenever they are gone through.
+    """Inputs of some images, tile by tile, computed anew in each iteration.
 
     A hundred wide frames in tiles of float32 would fill gigabytes.
     """
 
     def __init__(self, images: Sequence[Image], spec: InputSpec) -> None:
-        """Raises WorkshopError for an image that gives too many tiles."""
+        """Count the tiles; raise WorkshopError for an image that gives too many."""
         self._images, self._spec = images, spec
         try:
             self.tiles = [len(tile_boxes((i.shape[0], i.shape[1]), spec)) for i in images]
@@ -94,7 +94,7 @@ ConvertAll = Callable[[FloatNetwork, Sequence[Form], Batches], Iterator[Converte
 
 
 def golden_samples(gate: FloatNetwork, images: Sequence[Image]) -> list[int]:
-    """Four of the images: the two the gate scores lowest and the two it scores highest."""
+    """Return four images: the two with the gate's lowest and the two with its highest scores."""
     batches = Batches(images, gate.spec)
     logits = iter([logit(gate.run(batch)) for batch in batches])
     scores = [frame_score([next(logits) for _ in range(count)]) for count in batches.tiles]
@@ -110,10 +110,10 @@ def forms(
     done: Callable[[str], None],
     convert_all: ConvertAll | None = None,
 ) -> tuple[list[ExportedArtifact], list[float_comparison.ComparisonRow]]:
-    """The wanted artifacts, and their comparison against float Keras on all tiles of `images`.
+    """Return the wanted artifacts and their comparison with float Keras on all tiles of `images`.
 
-    `done` is told each step that is over: one per form, and the comparison. `convert_all` makes
-    the forms instead of plain conversion; what it gives need not be what was wanted.
+    `done` is called after each step: one per form, and the comparison. `convert_all` replaces the
+    plain conversion; its forms need not be the wanted ones.
     """
     batches = Batches(images, source.spec)
     converted: list[tuple[ConvertedForm, float_comparison.FormComparison]] = []
@@ -169,7 +169,7 @@ def _convert_all(
 
 
 def converted(source: FloatNetwork, form: Form, float32: bytes, batches: Batches) -> bytes:
-    """One form without any guard; `float32` is the network as ONNX, for the ONNX forms."""
+    """Convert one form without criteria; `float32` is the network as ONNX, for the ONNX forms."""
     if form.cpu != "any":
         return onnx.onnx_int8(onnx.onnx_ready(float32, batches), batches, form.cpu)
     if form.format == "onnx":
@@ -185,12 +185,12 @@ def converted(source: FloatNetwork, form: Form, float32: bytes, batches: Batches
 
 
 def opened(form: Form, data: bytes, folder: Path) -> Runtime:
-    """The file, through `folder`, on the runtime of the line."""
+    """Write the file to `folder` and open it on the runtime of the line."""
     path = folder / f"{form.label}.{form.format}"
     path.write_bytes(data)
     threads = len(os.sched_getaffinity(0))
     if form.format == "tflite":
-        # By name: the other one beside TensorFlow crashes (docs/decisions/0004).
+        # By name: the other TFLite runtime crashes beside TensorFlow (docs/decisions/0004).
         return TfliteRuntime(path, INPUT, OUTPUT, threads, "ai-edge-litert")
     elsewhere = form.cpu not in ("any", platform.machine())
     return OnnxRuntime(path, INPUT, OUTPUT, threads, exact=elsewhere)
@@ -202,9 +202,9 @@ def _compared(
     golden: Sequence[int],
     comparisons: Sequence[float_comparison.FormComparison],
 ) -> list[NDArray[np.float32]]:
-    """Show every input to Keras and to all of `comparisons`; what each gave for the golden ones.
+    """Run Keras and all of `comparisons` on every input; return the golden outputs of each.
 
-    One input after the other, so that only the golden maps are kept: those of all would not fit.
+    Inputs are run one by one and only the golden maps are kept: those of all inputs would not fit.
     """
     kept: dict[int, list[list[NDArray[np.float32]]]] = {index: [] for index in golden}
     left = iter(batches)

@@ -1,4 +1,4 @@
-"""Float Keras against each artifact, on the same samples: what quantisation did."""
+"""Comparison of float Keras and each artifact on the same samples: the effect of quantisation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from edge_agent.inspection.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """`difference` is of logits (gate) or probabilities (segmenter) against float Keras.
+    """Comparison of one artifact with float Keras.
 
-    A sample is one input of the network: a tile where there are tiles. `agreement`: share of
-    samples with the same decision at p = 0.01 (gate), or mean IoU of the masks at 0.5 over
-    samples where either has one (segmenter; nan when none has). `refused_there`: why
-    `oldest_runtime`, the oldest a box may have, cannot run it, or ""; `tried_there`: by running
-    it, not by its table of operators alone. `run_ms` is the median time of one sample.
+    `difference` is of logits (gate) or probabilities (segmenter). A sample is one input of the
+    network: a tile where there are tiles. `agreement`: share of samples with the same decision at p
+    = 0.01 (gate), or mean IoU of the masks at 0.5 over samples where either has one (segmenter; nan
+    if none has). `refused_there`: why `oldest_runtime`, the oldest one permitted, cannot run it, or
+    ""; `tried_there`: True if it was run there, False if only its operators were looked up.
+    `run_ms` is the median time of one sample.
     """
 
     stage: str
@@ -41,7 +42,7 @@ class ComparisonRow:
 
 @dataclass(slots=True)
 class FormComparison:
-    """Gathers a Row, one sample at a time."""
+    """Collector of one `ComparisonRow`, sample by sample."""
 
     stage: str
     label: str
@@ -53,7 +54,7 @@ class FormComparison:
     _agreement: list[float] = field(default_factory=list)
 
     def see(self, batch: Input, reference: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run one input; `reference` is float Keras' output for it. The output, in its shape."""
+        """Run one input and return the output in the shape of `reference`, float Keras' output."""
         began = time.perf_counter()
         output = self.runtime.run(batch)
         self._times_ms.append(1000 * (time.perf_counter() - began))
@@ -70,6 +71,7 @@ class FormComparison:
         return got
 
     def row(self) -> ComparisonRow:
+        """Return the comparison over all samples so far."""
         return ComparisonRow(
             self.stage,
             self.label,
@@ -84,6 +86,7 @@ class FormComparison:
 
 
 def table(rows: Sequence[ComparisonRow]) -> str:
+    """Return the rows as a text table."""
     lines = [
         f"{'stage':<10} {'artifact':<15} {'size kB':>8} {'ms':>7} {'mean diff':>10} "
         f"{'max diff':>9} {'agreement':>9}  oldest runtime"

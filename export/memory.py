@@ -1,8 +1,7 @@
-"""An export of the full-size networks stays below 6 GB: what was freed goes back to the system.
+"""Memory limits of an export: full-size networks stay below 6 GB.
 
-The converters make dozens of copies of all weights and drop them again, partly in cycles. glibc
-keeps freed blocks of up to 32 MB for later once a few were seen, and Python looks for cycles ever
-more rarely the more objects there are: without the two functions here it is gigabytes more.
+The converters copy all weights dozens of times, partly in reference cycles. glibc keeps freed
+blocks of up to 32 MB, and Python collects cycles rarely; without this module that adds gigabytes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ _LARGE_BYTES = 256 << 10
 
 
 def limit_heap() -> None:
-    """Have large blocks mapped one by one, from now on; without glibc nothing happens."""
+    """Map each large block separately from now on; without glibc do nothing."""
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def give_back() -> None:
+    """Collect reference cycles and return freed memory to the system."""
     gc.collect()
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -21,14 +21,15 @@ from workshop.errors import WorkshopError
 
 
 def public_path(path: Path) -> Path:
-    """KEY.pub beside KEY."""
+    """Return the path of the public key: KEY.pub beside KEY."""
     return path.with_name(f"{path.name}.pub")
 
 
 def generate(path: Path) -> str:
-    """Write a new key to `path` (PEM, PKCS8, readable by its owner only) and its public half.
+    """Write a new key to `path` (PEM, PKCS8, readable only by its owner) and its public half.
 
-    The key's id. Raises WorkshopError where one of the files is there already or cannot be written.
+    Returns the key's id. Raises WorkshopError if one of the files exists already or cannot be
+    written.
     """
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -37,13 +38,13 @@ def generate(path: Path) -> str:
     try:
         _create(public_path(path), public, 0o644)
     except WorkshopError:
-        path.unlink()  # ours: it was created a moment ago
+        path.unlink()  # safe to delete: this call created it
         raise
     return key_id(key.public_key())
 
 
 def read_private(path: Path) -> Ed25519PrivateKey:
-    """Raises WorkshopError, which repeats nothing of the file."""
+    """Read the private key; raise WorkshopError, without any content of the file, if unusable."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES)
@@ -55,7 +56,7 @@ def read_private(path: Path) -> Ed25519PrivateKey:
         raise WorkshopError(f"--key: {path}: a public key signs nothing; give the one without .pub")
     try:
         key = load_pem_private_key(data, password=None)
-    except TypeError:  # that is what it raises for a missing password
+    except TypeError:  # raised for a missing password
         raise WorkshopError(
             f"--key: {path}: locked with a passphrase; give a key without one"
         ) from None
@@ -69,11 +70,12 @@ def read_private(path: Path) -> Ed25519PrivateKey:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    """A new file, never open to more than `mode`. Nothing is overwritten: bundles out there are
-    signed with the old key.
+    """Create a file, never more accessible than `mode`; raise WorkshopError if it exists.
+
+    An existing key is not overwritten: delivered bundles are signed with it.
     """
     try:
-        # O_EXCL follows no link either.
+        # O_EXCL does not follow a symbolic link either.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
         raise WorkshopError(f"--out: {path}: is there already; give another name") from None

@@ -1,4 +1,4 @@
-"""edge-train: look at the data, split it, train the two networks, evaluate them."""
+"""edge-train: inspect and split the data, train the two networks, evaluate them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run edge-train on `argv` or the command line; return the exit code."""
     args = _parser().parse_args(argv)
     hint = "; --resume goes on after the last epoch" if hasattr(args, "resume") else ""
     return kit.run("edge-train", lambda: _run(args), hint=hint)

@@ -1,1 +1,1 @@
-"""What the tools of the workshop share at the terminal; the agent does without."""
+"""Common parts of the workshop's command line tools; the agent does not use them."""

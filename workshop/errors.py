@@ -1,4 +1,4 @@
-"""The error of the workshop's users."""
+"""Error of the workshop's tools, reported to their users."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from edge_agent.errors import EdgeError
 
 
 class WorkshopError(EdgeError):
-    """Data, a model, a configuration or an option cannot be used. One line: field, value, fix."""
+    """Unusable data, model, configuration or option. The message is one line: field, value, fix."""

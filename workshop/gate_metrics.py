@@ -1,8 +1,7 @@
-"""What the gate's scores are worth: at a threshold, and over all of them. Pure.
+"""Figures of the gate from its scores: at a threshold, and over all of them. Pure.
 
-Defective is the positive side. "Passed on" means to the segmenter: the logit is not below the
-threshold's. Intervals: shares exact; the rest by bootstrap, drawn apart for clean and defective
-images, so that every resample has as many of each.
+Defective is positive; "passed on" (to the segmenter) means logit >= threshold. Intervals: exact for
+shares, otherwise a bootstrap drawn separately for clean and defective images, in equal numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _CHUNK = 100
 
 
 class Confusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Images. Right: `clean_stopped`, `defective_passed_on`."""
+    """Numbers of images; the correct ones are `clean_stopped` and `defective_passed_on`."""
 
     clean_stopped: int
     clean_passed_on: int
@@ -31,13 +30,15 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassScores(msgspec.Struct, frozen=True, kw_only=True):
+    """Precision, recall and F1 of one class."""
+
     precision: Share
     recall: Share
     f1: Estimate
 
 
 class AtThreshold(msgspec.Struct, frozen=True, kw_only=True):
-    """`threshold` is a probability of "defective"; the line compares its logit."""
+    """Figures at one threshold, a probability of "defective"; the line compares its logit."""
 
     threshold: float
     confusion: Confusion
@@ -47,9 +48,12 @@ class AtThreshold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overkill(msgspec.Struct, frozen=True, kw_only=True):
-    """Share of clean images passed on at the highest threshold that misses no more than
-    `misses_allowed` (`miss_rate` of the defective images, rounded down). The threshold is chosen
-    on these very images: it tells how well the scores rank, and promises nothing."""
+    """Overkill at a miss rate: the share of clean images passed on.
+
+    It is taken at the highest threshold that misses no more than `misses_allowed` images
+    (`miss_rate` of the defective ones, rounded down). The threshold is chosen on these same images:
+    the figure rates the ranking of the scores and predicts nothing for others.
+    """
 
     miss_rate: float
     misses_allowed: int
@@ -58,6 +62,8 @@ class Overkill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of a gate over all thresholds and at some."""
+
     auroc: Estimate
     average_precision: Estimate
     overkill: tuple[Overkill, ...]
@@ -65,19 +71,22 @@ class GateFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def logit(probability: float) -> float:
-    """Of a probability in (0, 1)."""
+    """Return the logit of a probability in (0, 1)."""
     return math.log(probability / (1 - probability))
 
 
 def probability(logit: float) -> float:
-    """The sigmoid, without overflow."""
+    """Return the sigmoid of a logit, without overflow."""
     return 0.5 * (1 + math.tanh(logit / 2))
 
 
 def gate_figures(
     clean: Sequence[float], defective: Sequence[float], thresholds: Sequence[float]
 ) -> GateFigures:
-    """From the finite logits of clean and of defective images, at probabilities `thresholds`."""
+    """Return the figures of finite logits of clean and defective images.
+
+    `thresholds` are probabilities.
+    """
     negative, positive = np.array(clean, np.float64), np.array(defective, np.float64)
     n = len(negative) + len(positive)
     auroc = precision = summary(n, float("nan"), np.zeros(0))
@@ -116,13 +125,13 @@ def _ranked(negative: Floats, positive: Floats) -> tuple[Estimate, Estimate, tup
 
 
 def misses_allowed(rate: float, defective: int) -> int:
-    """`rate` of the defective images rounded down, but one is always to be found."""
-    # 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29.
+    """Return `rate` of the defective images, rounded down; at least one must be found."""
+    # Rounding error: 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29.
     return min(math.floor(rate * defective + 1e-9), defective - 1)
 
 
 def _resampled(negative: Floats, positive: Floats) -> Floats:
-    """AUROC, average precision and the overkills on each resample: (2 + rates, resamples)."""
+    """Return AUROC, average precision and overkills on each resample: (2 + rates, resamples)."""
     rng = np.random.default_rng(0)
     levels = np.unique(np.r_[negative, positive])[::-1]
     parts = [
@@ -133,10 +142,10 @@ def _resampled(negative: Floats, positive: Floats) -> Floats:
 
 
 def _drawn(rng: np.random.Generator, scores: Floats, levels: Floats) -> NDArray[np.int64]:
-    """How many of as many images drawn with replacement have each level: (chunk, levels)."""
+    """Return the images of each level in resamples of equal size: (chunk, levels)."""
     own, counts = np.unique(-scores, return_counts=True)
     n = len(scores)
-    # The images of one level are drawn alike: their number is what counts.
+    # Images of one level are interchangeable: only their number matters.
     drawn = rng.multinomial(n, counts / n, _CHUNK)
     at = np.searchsorted(-levels, own)
     out = np.zeros((_CHUNK, len(levels)), np.int64)
@@ -145,10 +154,10 @@ def _drawn(rng: np.random.Generator, scores: Floats, levels: Floats) -> NDArray[
 
 
 def curve_figures(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> Floats:
-    """From images per score level, highest level first, (m, levels) each: (2 + rates, m).
+    """Return the figures (2 + rates, m) of images per score level, highest first, (m, levels).
 
-    AUROC as the share of pairs in the right order (ties half; Mann-Whitney), average precision as
-    scikit-learn defines it, and the overkill at each of MISS_RATES.
+    AUROC is the share of pairs in the right order (ties half; Mann-Whitney), average precision as
+    defined by scikit-learn; then the overkill at each of MISS_RATES.
     """
     hits, alarms = positive.cumsum(axis=1), negative.cumsum(axis=1)
     defective, clean = hits[:, -1], alarms[:, -1]
@@ -166,12 +175,12 @@ def curve_figures(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> F
 
 def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
     least = logit(threshold)
-    # As edge_agent.inspection.gate.GateDecision: equal is suspect.
+    # As edge_agent.inspection.gate.GateDecision: an equal score is suspect.
     alarms, hits = int((negative >= least).sum()), int((positive >= least).sum())
     clean, defective = len(negative), len(positive)
     stopped, missed = clean - alarms, defective - hits
     rng = np.random.default_rng(0)
-    # What a count is in resamples drawn apart for each side.
+    # Distribution of the counts in resamples drawn separately for each side.
     some_alarms = rng.binomial(clean, alarms / max(clean, 1), RESAMPLES)
     some_hits = rng.binomial(defective, hits / max(defective, 1), RESAMPLES)
     n = clean + defective
@@ -206,6 +215,6 @@ def _at(threshold: float, negative: Floats, positive: Floats) -> AtThreshold:
 
 
 def _f1(right: NDArray[np.int64], wrong: NDArray[np.int64]) -> Floats:
-    """2 TP / (2 TP + FP + FN); NaN where all three are nought."""
+    """Return 2 TP / (2 TP + FP + FN); NaN where all three are 0."""
     total = 2 * right + wrong
     return np.where(total > 0, 2 * right / np.maximum(total, 1), np.nan)

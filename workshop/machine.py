@@ -1,4 +1,4 @@
-"""The processor that figures were measured on."""
+"""Processor of the machine, for figures measured on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cpu_fields() -> dict[str, str]:
-    """Return what Linux lists of one processor, by name; empty where it cannot be read."""
+    """Return the fields that Linux lists for one processor, by name; empty if unreadable."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -17,5 +17,5 @@ def cpu_fields() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """Return the processor's model, or its architecture where Linux names none (on Arm)."""
+    """Return the processor's model, or its architecture if Linux lists none (on Arm)."""
     return cpu_fields().get("model name") or platform.machine()

@@ -1,7 +1,7 @@
-"""The card in a trained model: how it wants its input, what its maps mean, what it has seen.
+"""Card in a trained model: input, meaning of the maps, images seen in training.
 
-It travels as one more member of the `.keras` archive, so that it cannot be left behind. Keras
-ignores it; saving the model anew with Keras drops it.
+It is one more member of the `.keras` archive, so it is never lost when the file is copied. Keras
+ignores it; saving the model again with Keras drops it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ _MAX_BYTES = 16 << 20
 
 
 class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`seen` are the digests (see `DataSet.digest`) of the images of training and validation, of
-    this model and of the backbone it stands on: on those no figure may be reported."""
+    """Card of a trained model.
+
+    `seen` are the digests (see `DataSet.digest`) of the images of training and validation, of this
+    model and of its backbone: no figure may be reported on those.
+    """
 
     schema_version: Literal[1] = 1
     stage: Literal["gate", "segmenter", "backbone"]
@@ -31,7 +34,7 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def write(model: Path, card: ModelCard) -> None:
-    """Put the card into a `.keras` file that has none."""
+    """Add the card to a `.keras` file that has none."""
     # A fixed date: the same training gives the same bytes.
     entry = zipfile.ZipInfo(_MEMBER, (1980, 1, 1, 0, 0, 0))
     with zipfile.ZipFile(model, "a") as archive:
@@ -39,7 +42,7 @@ def write(model: Path, card: ModelCard) -> None:
 
 
 def read(model: Path) -> ModelCard | None:
-    """The card of a `.keras` file; None where there is none. Raises WorkshopError."""
+    """Return the card of a `.keras` file or None; raise WorkshopError if the card is unusable."""
     try:
         with zipfile.ZipFile(model) as archive:
             if _MEMBER not in archive.namelist():

@@ -1,28 +1,7 @@
-"""Images that show the same thing: duplicates and near-duplicates.
+"""Duplicates and near-duplicates: images of the same piece of material.
 
-If one of such a pair is trained on and the other tested on, the figure flatters. A near-duplicate
-is the same piece of material again: in another light, compressed anew, shifted by up to a quarter
-of the frame, turned by quarter turns, mirrored, or with something else pasted over a part of it.
-Textures that merely look alike are none.
-
-An image becomes a print: at 128 x 128 px its fine relief (a band-pass, each place divided by the
-strength of the relief around it, so that neither light nor one bright scratch decides), and of
-that the low part of the spectrum. Two steps then:
-
-1. The magnitudes do not change when the image is shifted. Each bin less its neighbourhood gives
-   the perceptual hash; its correlation over all pairs, in the four orientations that magnitudes
-   can tell apart, is a matrix product. `_ALIKE` and more goes on.
-2. Of those the phases decide: the peak of the phase correlation (Kuglin and Hines, 1975), 1 for an
-   image and itself shifted. All bins weigh the same, so that a stripe pattern, which is a few bins,
-   does not look like every other. `_SAME` and more is a pair.
-
-The two numbers were chosen by viewing pairs from all of the range, on the 384,126 pairs of the 877
-magnetic tiles (the same tile is there at several exposures, which the file names tell), on the
-404,550 of the 900 steel images of NEU (which holds copies turned by 90 and 180 degrees,
-overlapping cuts and collages) and on 575 frames of the simulated strip, which has none. All pairs
-seen from 0.25 on were true, those below 0.20 were not, and the strip's best had 0.22. Not found:
-other scales, other angles, overlaps below three quarters a side, relief that is too weak. 15,000
-images take about a minute, some more where all have one grain.
+In other light, recompressed, shifted by up to a quarter frame, in quarter turns, mirrored or partly
+covered; not merely similar textures. A pair split between training and test inflates the figures.
 """
 
 from __future__ import annotations
@@ -39,6 +18,25 @@ from edge_agent.frame import Image
 from workshop.datasets import DataSet
 from workshop.progress import counted, each
 
+# Thresholds of the two steps. The print of an image is the low part of the spectrum of its fine
+# relief at 128 x 128 px: a band-pass, each place divided by the strength of the relief around it,
+# so that neither light nor a single bright scratch dominates.
+#
+# 1. Hash: magnitudes do not change with a shift. Each bin minus its neighbourhood gives the
+# perceptual hash; its correlation over all pairs, in the four orientations that magnitudes can
+# distinguish, is a matrix product. Pairs from `_ALIKE` on are checked further.
+#
+# 2. Peak of the phase correlation (Kuglin and Hines, 1975), 1 for an image and its shifted copy.
+# All bins have equal weight: a stripe pattern, which is a few bins, does not match every other one.
+# Pairs from `_SAME` on are near-duplicates.
+#
+# Both were chosen by viewing pairs from the whole range: 384,126 pairs of the 877 magnetic tiles
+# (the file names show that a tile occurs at several exposures), 404,550 of the 900 steel images of
+# NEU (which has copies turned by 90 and 180 degrees, overlapping cuts and collages) and those of
+# 575 frames of the simulated strip, which has none. All viewed pairs from 0.25 on were true, those
+# below 0.20 were not, and the strip's highest was 0.22. Not found: other scales, other angles,
+# overlaps below three quarters a side, weak relief. 15,000 images take about a minute, somewhat
+# more if all have one grain.
 _ALIKE, _SAME = 0.20, 0.25
 _SIDE = 128
 _FINE_SIGMA, _COARSE_SIGMA = 0.8, 4.0
@@ -48,7 +46,7 @@ _BINS = 24
 """Frequencies of the print, in periods a side: -24 to 24 along, 0 to 24 across."""
 _NEIGHBOURHOOD_SIGMA = 2.0
 _FLAT = 1e-3
-"""An image without relief is like no other."""
+"""Norm below which an image has no relief and matches no other."""
 _SURFACE = 64
 _MAX_SHIFT = _SURFACE // 4
 _BLOCK, _BATCH = 1024, 256
@@ -59,7 +57,7 @@ Print = NDArray[np.complex64]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images by index, `first` < `second`, and how alike they are: 0.25 to 1."""
+    """Two images by index, `first` < `second`, and their likeness: 0.25 to 1."""
 
     first: int
     second: int
@@ -67,7 +65,7 @@ class Pair:
 
 
 def fingerprint(image: Image) -> Print:
-    """The print of an image of any size, grey or RGB."""
+    """Return the print of an image of any size, grey or RGB."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     relief = _blurred(small, _FINE_SIGMA) - _blurred(small, _COARSE_SIGMA)
@@ -79,10 +77,10 @@ def fingerprint(image: Image) -> Print:
 
 
 def near_duplicates(prints: NDArray[np.complex64], *, progress: bool = False) -> tuple[Pair, ...]:
-    """Near-duplicates among prints, complex64 (n, 49, 25).
+    """Return the near-duplicates among prints, complex64 (n, 49, 25).
 
-    A pair is left out where others link the two already: as many pairs as it takes to form the
-    groups, so that a thousand pictures of one thing are 999 pairs.
+    A pair is left out if others link its images already. The pairs therefore suffice to form the
+    groups: a thousand images of one thing give 999 pairs.
     """
     groups = _Groups(len(prints))
     pairs = []
@@ -97,9 +95,9 @@ def near_duplicates(prints: NDArray[np.complex64], *, progress: bool = False) ->
 def group_numbers(
     count: int, pairs: tuple[Pair, ...], digests: tuple[str | None, ...]
 ) -> NDArray[np.int64]:
-    """The group of each of `count` images, int64, from 0 in order of first appearance.
+    """Return the group of each of `count` images, int64, from 0 in order of first appearance.
 
-    Images of one digest are in one group; None is the digest of an image that has none.
+    Images of equal digest are in one group; an image without a digest has None.
     """
     groups = _Groups(count)
     for pair in pairs:
@@ -113,7 +111,7 @@ def group_numbers(
 
 
 def groups(dataset: DataSet, *, progress: bool = True) -> NDArray[np.int64]:
-    """The group of each sample, int64 (n,). Reads every image once; 10 kB are kept of each."""
+    """Return the group of each sample, int64 (n,); each image is read once and takes 10 kB."""
     count = len(dataset.samples)
     prints = empty_prints(count)
     digests = []
@@ -124,12 +122,12 @@ def groups(dataset: DataSet, *, progress: bool = True) -> NDArray[np.int64]:
 
 
 def empty_prints(count: int) -> NDArray[np.complex64]:
-    """Room for prints. One left empty is like no other."""
+    """Return an array for prints; one left empty matches no other."""
     return np.zeros((count, 2 * _BINS + 1, _BINS + 1), np.complex64)
 
 
 class _Groups:
-    """Disjoint sets."""
+    """Disjoint sets of image indices."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
@@ -141,7 +139,7 @@ class _Groups:
         return index
 
     def join(self, one: int, other: int) -> bool:
-        """Whether they were apart."""
+        """Join two sets; return True if they were separate."""
         one, other = self.root(one), self.root(other)
         self._parent[max(one, other)] = min(one, other)
         return one != other
@@ -153,9 +151,9 @@ class _Groups:
 def _candidates(
     prints: NDArray[np.complex64], groups: _Groups, progress: bool
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], int]]:
-    """Batches of pairs with like hashes that are not yet in one group, and the orientation.
+    """Yield batches of pairs with similar hashes, not yet in one group, and the orientation.
 
-    Block by block of the matrix of all pairs, the most alike of a block first.
+    The matrix of all pairs is computed block by block, the most similar pairs of a block first.
     """
     plain = _hashes(prints)
     starts = range(0, len(prints), _BLOCK)
@@ -186,10 +184,10 @@ def _apart(
 
 
 def _hashes(prints: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Unit vectors, float32 (n, 1225)."""
+    """Return the perceptual hashes as unit vectors, float32 (n, 1225)."""
     hashes = np.empty((len(prints), prints[0].size if len(prints) else 0), np.float32)
     for one, out in zip(prints, hashes, strict=True):
-        # The whole spectrum, so that the neighbourhood of the first column is not cut.
+        # The whole spectrum, so that the neighbourhood of the first column is not cut off.
         logs = np.log1p(np.abs(_whole(one[None])[0]))
         flat = (logs - _blurred(logs, _NEIGHBOURHOOD_SIGMA))[:, _BINS:].ravel()
         flat = flat - flat.mean()
@@ -199,21 +197,25 @@ def _hashes(prints: NDArray[np.complex64]) -> NDArray[np.float32]:
 
 
 def _whole(prints: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """(n, 49, 49), frequency 0 in the middle."""
+    """Return the whole spectra (n, 49, 49), frequency 0 in the middle."""
     return np.concatenate([prints[:, ::-1, :0:-1].conj(), prints], axis=2)
 
 
 def _turned(prints: NDArray[np.complex64], turn: int) -> NDArray[np.complex64]:
-    """Prints of the images as they are (0), mirrored (1), transposed (2), both (3), but for a
-    shift and half a turn, which is the complex conjugate."""
+    """Return the prints of the images as they are (0), mirrored (1), transposed (2), both (3).
+
+    They are exact but for a shift and a half turn; the half turn is the complex conjugate.
+    """
     if turn in (2, 3):
         prints = _whole(prints).transpose(0, 2, 1)[:, :, _BINS:]
     return prints[:, ::-1] if turn in (1, 3) else prints
 
 
 def _peaks(one: NDArray[np.complex64], other: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Peak of the phase correlation of pairs of prints (n, 49, 25), for shifts up to a quarter;
-    the better of upright and upside down."""
+    """Return the peak of the phase correlation of pairs of prints (n, 49, 25).
+
+    Shifts up to a quarter are covered; the better of upright and upside down is taken.
+    """
     a, b = _phases(one), _phases(other)
     shifts = np.arange(-_MAX_SHIFT, _MAX_SHIFT + 1)
     best = np.zeros(len(a), np.float32)

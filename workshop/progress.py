@@ -1,6 +1,6 @@
-"""How far a command is, on standard error: a bar on a terminal, elsewhere one line a step.
+"""Progress of a command on standard error: a bar on a terminal, otherwise one line a step.
 
-In a log of a build or of a service a bar is a thousand lines, and nothing at all is no better.
+In the log of a build or a service a bar would fill a thousand lines.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 EVERY_S = 30.0
-"""How often a long loop says where it is, where there is no terminal."""
+"""Interval between the lines of a long loop without a terminal."""
 
 T = TypeVar("T")
 
 
 class Progress(Protocol):
+    """Display of the progress of one loop."""
+
     def update(self, count: int = 1) -> None:
-        """`count` more are done."""
+        """Count `count` more items as done."""
 
     def step(self, name: str) -> None:
-        """The step of this name is done: a line of its own, where there is no terminal."""
+        """Count the step `name` as done; without a terminal print a line for it."""
 
     def note(self, text: str) -> None:
-        """What is being done now; on a terminal only."""
+        """Show the current activity; on a terminal only."""
 
 
 def on_terminal() -> bool:
+    """Return True if standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -36,9 +39,10 @@ def on_terminal() -> bool:
 def counted(
     total: int, what: str, unit: str, *, kept: bool = True, shown: bool = True, done: int = 0
 ) -> Iterator[Progress]:
-    """Progress over `total` of `unit`, of which `done` were done before.
+    """Yield the progress over `total` of `unit`, of which `done` are done already.
 
-    `kept`: it is a step of its own, its last state stays to be read; else it is part of a step.
+    With `kept` it is a step of its own and its last state stays visible; otherwise it is part of a
+    step.
     """
     if not shown:
         yield _Silent()
@@ -59,7 +63,7 @@ def each(
     kept: bool = True,
     shown: bool = True,
 ) -> Iterator[T]:
-    """The items; each counts as done when the next one is asked for."""
+    """Yield the items; each counts as done when the next one is requested."""
     with counted(total, what, unit, kept=kept, shown=shown) as progress:
         for item in items:
             yield item
@@ -67,7 +71,7 @@ def each(
 
 
 def say(text: str) -> None:
-    """A line on standard error, above the bars if there are any."""
+    """Print a line on standard error, above the bars if there are any."""
     if on_terminal():
         from tqdm import tqdm
 
@@ -86,7 +90,7 @@ class _Silent:
 
 class _Bar:
     def __init__(self, total: int, what: str, unit: str, kept: bool, done: int) -> None:
-        from tqdm import tqdm  # what is not shown need not be installed
+        from tqdm import tqdm  # imported here: not installed where no bar is shown
 
         self._bar: Any = tqdm(
             total=total, initial=done, desc=what, unit=unit, leave=kept, file=sys.stderr

@@ -1,8 +1,7 @@
-"""From what was predicted on each image to the figures of the segmenter and of the line. Pure.
+"""Figures of the segmenter and of the line from the predictions on each image. Pure.
 
-An image is clean, or defective with something drawn, or defective and not drawn; the last count
-for the gate and for alerts, never for pixels. Predictions are class maps at the image's own size:
-a pixel has one class or none. Dice is 2 |A and B| / (|A| + |B|), IoU |A and B| / |A or B|.
+Dice is 2 |A and B| / (|A| + |B|), IoU |A and B| / |A or B|; a pixel has one class or none.
+Defective images without a drawn defect count for the gate and for alerts, never for pixels.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from workshop.datasets.base import Planes
 from workshop.statistics import Estimate, Floats, Share, estimate, mean, share
 
 MATCHED_COVER = 0.25
-"""The share of a defect's pixels that must be found, as in the benchmarks."""
+"""Share of a defect's pixels that must be found, as in the benchmarks."""
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageOutcome:
-    """Predictions on one image held against what is drawn on it.
+    """Predictions on one image compared with its drawn defects.
 
     `hit`, `found` and `drawn` are pixels, int64 (1 + classes,), in both, predicted, true; index 0
-    is any class. `given` is, for each drawn defect, the class that most of its found pixels were
-    given; 0: found to less than a quarter. `regions`: how many defects were predicted.
+    is any class. `given` is, for each drawn defect, the predicted class of most of its found
+    pixels; 0: found to less than a quarter. `regions` is the number of predicted defects.
     """
 
     regions: int
@@ -43,11 +42,11 @@ class ImageOutcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRecord:
-    """What is kept of one image. `kinds` is the class of each drawn defect.
+    """Results kept of one image; `kinds` is the class of each drawn defect.
 
-    `pixels` is what the segmenter alone makes of it, every pixel of at least the least
-    probability; `regions` the same under the region rule; `line` the line's result at each
-    threshold. None where there is no such stage.
+    `pixels` is the result of the segmenter alone, every pixel of at least the lowest probability;
+    `regions` the same under the region rule; `line` the line's result at each threshold. None if
+    there is no such stage.
     """
 
     name: str
@@ -61,8 +60,11 @@ class ImageRecord:
 
 
 class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`dice`, `iou`: mean over the images with the class drawn. Pooled: over the pixels of all
-    drawn images, so also what was found of the class where there is none."""
+    """Figures of one class.
+
+    `dice`, `iou`: mean over the images with the class drawn. Pooled: over the pixels of all drawn
+    images, including false detections where the class is not drawn.
+    """
 
     class_id: int
     name: str
@@ -73,13 +75,14 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmenterFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`dice`: of each drawn image the mean over the classes drawn on it, then over the images.
+    """Figures of the segmenter.
 
-    `binary_dice`: defect or none, whatever the class. `mean_iou`: per class intersections over
-    unions, summed over clean and drawn images, then the mean over the classes that occur.
-    `competition_dice`: per image and class, 1 where both are empty, mean over clean and drawn
-    images, regions as the line makes them; `empty_dice` is what an empty submission gets.
-    `matched`: drawn defects found to at least a quarter, `class_right` of those.
+    `dice`: mean over the classes drawn on an image, then over the drawn images. `binary_dice`:
+    defect or none, any class. `mean_iou`: per class intersections over unions, summed over clean
+    and drawn images, then the mean over the classes that occur. `competition_dice`: per image and
+    class, 1 if both are empty, mean over clean and drawn images, regions as the line makes them;
+    `empty_dice` is the score of an empty submission. `matched`: drawn defects found to at least a
+    quarter, `class_right` of those.
     """
 
     classes: tuple[ClassFigures, ...]
@@ -93,10 +96,10 @@ class SegmenterFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Both stages at `threshold` (a probability; None: every image is segmented).
+    """Figures of both stages at `threshold` (a probability; None: every image is segmented).
 
-    `recall`: defective images alerted; `false_alerts`: clean ones. `dice`: as the segmenter's,
-    images that were missed count 0. `segmented`: images that need the segmenter.
+    `recall`: share of defective images alerted; `false_alerts`: of clean images. `dice`: as the
+    segmenter's, missed images count 0. `segmented`: images that need the segmenter.
     """
 
     threshold: float | None
@@ -110,7 +113,11 @@ class LineFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outcome(planes: Planes, classes: ClassMap, regions: int, parts: Components) -> ImageOutcome:
-    """`classes` is a prediction, uint8 of the planes' (lines, pixels); `parts` its components."""
+    """Compare a prediction with the drawn defects.
+
+    `classes` is the prediction, uint8 of the planes' (lines, pixels); `parts` are the planes'
+    components.
+    """
     count = planes.shape[2]
     hit, drawn = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
     found = np.bincount(classes.ravel(), minlength=count + 1)[: count + 1].astype(np.int64)
@@ -125,7 +132,7 @@ def outcome(planes: Planes, classes: ClassMap, regions: int, parts: Components) 
 
 
 class Components:
-    """The connected defects drawn on one image: 8-connected within a class, from 1 px on."""
+    """Connected defects drawn on one image: 8-connected within a class, from 1 px on."""
 
     def __init__(self, planes: Planes) -> None:
         self._count = planes.shape[2]
@@ -140,7 +147,7 @@ class Components:
         self.kinds = tuple(kinds)
 
     def given(self, classes: ClassMap) -> tuple[int, ...]:
-        """For each defect the class most of its found pixels have, of equals the first; else 0."""
+        """Return for each defect the class of most of its found pixels (first of equals) or 0."""
         given: list[int] = []
         for labels in self._labels:
             key = labels * (self._count + 1) + classes
@@ -152,12 +159,12 @@ class Components:
 
 
 def dice(one: ImageOutcome) -> Floats:
-    """Per class, index 0 for any: float64 (1 + classes,), NaN where both are empty."""
+    """Return the Dice per class (0: any), float64 (1 + classes,); NaN where both are empty."""
     return _ratio(2 * one.hit, one.found + one.drawn)
 
 
 def image_dice(one: ImageOutcome) -> float | None:
-    """The mean over the classes drawn on the image; None where nothing is drawn."""
+    """Return the mean over the classes drawn on the image; None if nothing is drawn."""
     there = one.drawn[1:] > 0
     return float(dice(one)[1:][there].mean()) if there.any() else None
 
@@ -165,7 +172,7 @@ def image_dice(one: ImageOutcome) -> float | None:
 def segmenter_figures(
     records: Sequence[ImageRecord], class_names: Sequence[str]
 ) -> SegmenterFigures:
-    """From records that all have `pixels` and `regions`."""
+    """Return the figures of records that all have `pixels` and `regions`."""
     shown = [(r, r.pixels) for r in records if r.pixels and _drawn_or_clean(r)]
     drawn = [one for r, one in shown if r.defective]
     kept = [r.regions for r in records if r.regions and _drawn_or_clean(r)]
@@ -187,7 +194,11 @@ def line_figures(
     suspect: Callable[[ImageRecord], bool],
     result: Callable[[ImageRecord], ImageOutcome | None],
 ) -> LineFigures:
-    """`suspect` and `result` say what the line makes of a record; None: a stage is missing."""
+    """Return the figures of the line at `threshold`.
+
+    `suspect` and `result` return its decision and its result on a record. A result of None means
+    that a stage is missing.
+    """
     pairs = [(r, one) for r in records if (one := result(r)) is not None]
     judged = [(r, one) for r, one in pairs if _drawn_or_clean(r)]
     bad = [one.regions > 0 for r, one in pairs if r.defective]
@@ -225,10 +236,10 @@ def _matched(defects: Sequence[tuple[tuple[int, ...], ImageOutcome]]) -> dict[st
 
 
 def _class(k: int, name: str, drawn: Sequence[ImageOutcome]) -> ClassFigures:
-    """`drawn` are the outcomes on all drawn images."""
+    """Return the figures of class `k`; `drawn` are the outcomes on all drawn images."""
     sums = np.array([(o.hit[k], o.found[k], o.drawn[k]) for o in drawn], np.float64).reshape(-1, 3)
     own = sums[sums[:, 2] > 0]
-    # Of a class that is drawn nowhere nothing is said: what was found of it is all wrong.
+    # A class that is drawn nowhere gets no figure: every detection of it is wrong.
     pooled = sums if len(own) else own
     return ClassFigures(
         class_id=k,
@@ -261,7 +272,7 @@ def _mean_iou(outcomes: Sequence[ImageOutcome]) -> Estimate:
 
 
 def _ratio(above: Floats | Counts, below: Floats | Counts) -> Floats:
-    """NaN where there is nothing below."""
+    """Return the ratio, NaN where the denominator is 0."""
     out = np.full(below.shape, np.nan)
     np.divide(above, below, out=out, where=below > 0)
     return out

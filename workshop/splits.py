@@ -1,4 +1,4 @@
-"""Which images train, which choose, which judge: the split, and the list that keeps it.
+"""Split into training, validation and test images, and the list that records it.
 
 The list is a CSV file of `file,part`, sorted, so that a split can be read, compared and committed.
 """
@@ -27,20 +27,20 @@ COLUMNS = ("file", "part")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Names of the samples of each part, sorted."""
+    """Sample names of each part, sorted."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
     def part(self, name: str) -> tuple[str, ...]:
-        """`train`, `validation` or `test`."""
+        """Return the names of `train`, `validation` or `test`."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
 @dataclass(frozen=True, slots=True)
 class Indices:
-    """A split laid on a data set: indices of its samples, ascending; `unused` are in no part."""
+    """Sample indices of a split of a data set, ascending; `unused` are in no part."""
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -57,7 +57,7 @@ def split(
 ) -> Split:
     """Split by `fractions` (training, validation, test) and class, see `share_out`.
 
-    Samples of one group (see `workshop.near_duplicates.groups`) come into one part.
+    Samples of one group (see `workshop.near_duplicates.groups`) are placed in one part.
     """
     check_fractions(fractions)
     samples = dataset.samples
@@ -87,11 +87,12 @@ def share_out(
 
     Args:
         strata: The class of each sample.
-        groups: The group of each sample; a group comes into one part.
-        fractions: Of each part.
-        seed: Breaks ties. Neighbours in the order of names are often neighbours on the strip.
-        part_of: Chooses the part for the samples of a group from what each part still lacks of
-            the group's rarest class; by default the one that lacks most.
+        groups: The group of each sample; a group is placed in one part.
+        fractions: The fraction of each part.
+        seed: Seed of the order of ties: neighbours in the order of names are often neighbours on
+            the strip.
+        part_of: Chooses the part for the samples of a group from the deficit of each part in the
+            group's rarest class; by default the largest deficit.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, number in enumerate(groups):
@@ -117,10 +118,9 @@ def share_out(
 
 
 def lay(split: Split, dataset: DataSet, *, for_training: bool = False) -> Indices:
-    """The split's samples by index. Raises WorkshopError for a name that is not in the data.
+    """Return the split's samples by index; raise WorkshopError for a name not in the data.
 
-    `for_training` asks for defects in training, in validation, and in test where that is not
-    empty.
+    With `for_training` also raise it if training, validation or a non-empty test has no defects.
     """
     at = {sample.name: index for index, sample in enumerate(dataset.samples)}
     parts = {}
@@ -142,8 +142,10 @@ def lay(split: Split, dataset: DataSet, *, for_training: bool = False) -> Indice
 
 
 def count(split: Split, dataset: DataSet) -> dict[str, dict[str, int]]:
-    """Images by part: all, defect-free, and of each class; an image of two classes counts for
-    both."""
+    """Count the images by part: all, defect-free, and of each class.
+
+    An image of two classes counts for both.
+    """
     of = {sample.name: sample for sample in dataset.samples}
     counts = {}
     for part in PARTS:
@@ -158,7 +160,7 @@ def count(split: Split, dataset: DataSet) -> dict[str, dict[str, int]]:
 
 
 def read(path: Path) -> Split:
-    """Read a list as `write` makes it. Raises WorkshopError."""
+    """Read a list as `write` makes it; raise WorkshopError if it is unusable."""
     parts = read_parts(path, PARTS)
     return Split(*(tuple(sorted(parts[part])) for part in PARTS))
 
@@ -189,7 +191,7 @@ def text(parts: Mapping[str, Iterable[str]]) -> str:
 
 
 def write(path: Path, split: Split) -> None:
-    """Write the list of a split. Raises WorkshopError."""
+    """Write the list of a split; raise WorkshopError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text({part: split.part(part) for part in PARTS}), encoding="utf-8")
@@ -198,7 +200,7 @@ def write(path: Path, split: Split) -> None:
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Three shares that add up to 1, or WorkshopError."""
+    """Raise WorkshopError unless the fractions are three shares that add up to 1."""
     if len(fractions) != len(PARTS) or not all(0 <= f <= 1 for f in fractions):
         raise WorkshopError(f"fractions: {tuple(fractions)}: give three shares from 0 to 1")
     if abs(sum(fractions) - 1) > 1e-6:

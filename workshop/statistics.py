@@ -1,6 +1,6 @@
-"""How sure a figure is: exact intervals of shares, bootstrap intervals of the rest.
+"""Uncertainty of figures: exact intervals of shares, bootstrap intervals of the others.
 
-Images are drawn anew, never pixels or defects: those of one image stand and fall together.
+Images are resampled, never pixels or defects: those of one image are not independent.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scipy import stats
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 _BATCH_VALUES = 1 << 21
-"""Drawn at a time: 16 MB."""
+"""Values drawn at a time: 16 MB."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """k of n with the exact (Clopper-Pearson) two-sided 95 % interval; of nothing: no value."""
+    """k of n with the exact (Clopper-Pearson) two-sided 95 % interval; no value if n is 0."""
 
     k: int
     n: int
@@ -34,7 +34,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure over n images with its 95 % bootstrap interval; of nothing: no value."""
+    """Figure over n images with its 95 % bootstrap interval; no value if n is 0."""
 
     n: int
     value: float | None
@@ -43,6 +43,7 @@ class Estimate:
 
 
 def share(k: int, n: int) -> Share:
+    """Return the share k of n with its interval."""
     if n == 0:
         return Share(k=0, n=0, value=None, low=0.0, high=1.0)
     interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
@@ -53,9 +54,9 @@ def estimate(rows: Floats, figure: Callable[[Floats], Floats], *, seed: int = 0)
     """Estimate a figure that depends on sums over images, with its bootstrap interval.
 
     Args:
-        rows: float64 (images, k), what each image adds to the sums.
-        figure: Takes sums (m, k) to values (m,), NaN where there is none.
-        seed: Of the resamples.
+        rows: float64 (images, k), each image's contribution to the sums.
+        figure: Maps sums (m, k) to values (m,), NaN where there is none.
+        seed: Seed of the resamples.
     """
     n = len(rows)
     if not n:
@@ -69,7 +70,7 @@ def estimate(rows: Floats, figure: Callable[[Floats], Floats], *, seed: int = 0)
         return figure(sums.reshape(-1, sums.shape[-1])).reshape(sums.shape[:-1])
 
     with warnings.catch_warnings():
-        # Of resamples without a value, which `summary` leaves out.
+        # Raised for resamples without a value, which `summary` leaves out.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         resampled = stats.bootstrap(
             (np.arange(n),),
@@ -92,7 +93,7 @@ def mean(values: Sequence[float] | Floats, *, seed: int = 0) -> Estimate:
 
 
 def summary(n: int, value: float, resampled: Floats) -> Estimate:
-    """The percentile interval of figures on resamples; those that are NaN do not count."""
+    """Return the percentile interval of figures on resamples; NaN values are left out."""
     there = resampled[np.isfinite(resampled)]
     if not np.isfinite(value) or not there.size:
         return Estimate(n=n, value=None, low=None, high=None)

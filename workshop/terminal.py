@@ -1,8 +1,7 @@
-"""A quiet terminal: what we print is ours, what the libraries print goes to a log.
+"""Quiet terminal: our own output is shown, that of the libraries goes to a log.
 
-TensorFlow, oneDNN, XNNPACK and absl write to file descriptors 1 and 2 themselves, past Python and
-partly before any setting of theirs is read. So while a command works both lead to a file, and
-`sys.stdout` and `sys.stderr` to where the two led before.
+TensorFlow, oneDNN, XNNPACK and absl write to file descriptors 1 and 2, partly before they read any
+setting. During a command both lead to a file, `sys.stdout` and `sys.stderr` to the former targets.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from edge_agent.errors import EdgeError
 
 _SHOWN_LINES = 40
 
-# A process that aborts, or that the kernel kills for its memory, tells nobody. So somebody else
-# waits for its end: another process, in a session of its own, which no Ctrl-C reaches.
+# A process that aborts, or that the kernel kills for its memory, cannot report it. Another process
+# waits for its end, in a session of its own, which Ctrl-C does not reach.
 _WATCH = f"""\
 read -r word
 [ "$word" = done ] && exit
@@ -37,6 +36,7 @@ tail -n {_SHOWN_LINES} "$1" | cut -c -300 >&2
 
 
 def verbose_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --verbose to a parser."""
     parser.add_argument(
         "--verbose", action="store_true", help="keep what the libraries print, in a log; says where"
     )
@@ -44,12 +44,12 @@ def verbose_option(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def quiet(program: str, *, verbose: bool = False) -> Iterator[None]:
-    """While it lasts only what goes through `sys.stdout` and `sys.stderr` reaches the terminal.
+    """Show only output through `sys.stdout` and `sys.stderr` on the terminal, inside the context.
 
-    `verbose` keeps the log. Else it is kept, and its end shown, only where the process dies or
-    raises what is no EdgeError.
+    With `verbose` the log is kept. Otherwise it is kept, and its end shown, only if the process
+    dies or raises an exception other than EdgeError.
     """
-    # Into the log all of it may go; without one asked for, only what explains a failure.
+    # A requested log takes all output; otherwise only messages that explain a failure.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if verbose else "2")
     number, name = tempfile.mkstemp(prefix=f"{program}-", suffix=".log")
     log, kept = Path(name), verbose
@@ -73,7 +73,7 @@ def quiet(program: str, *, verbose: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirected(number: int) -> Iterator[None]:
-    """File descriptors 1 and 2 lead to `number`, our own streams to where they led."""
+    """Redirect file descriptors 1 and 2 to `number`, our own streams to their former targets."""
     _flush()
     before = {one: os.dup(one) for one in (1, 2) if _is_open(one)}
     streams = sys.stdout, sys.stderr
@@ -100,10 +100,10 @@ def _redirected(number: int) -> Iterator[None]:
 
 
 def _moved(stream: TextIO, before: dict[int, int]) -> TextIO:
-    """The stream, writing to the copy of its descriptor; as it is if it leads elsewhere."""
+    """Return a stream on the copy of its descriptor, or the same stream if it leads elsewhere."""
     try:
         number = stream.fileno()
-    except (AttributeError, OSError, ValueError):  # closed, or a test's
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by a test
         return stream
     if number not in before:
         return stream
@@ -117,9 +117,9 @@ def _moved(stream: TextIO, before: dict[int, int]) -> TextIO:
 
 @contextlib.contextmanager
 def _logged(log: Path, number: int, verbose: bool) -> Iterator[None]:
-    """Python's own loggers and warnings go to the log as well, a fatal signal with its stack."""
+    """Send Python's loggers and warnings to the log as well, and the stack of a fatal signal."""
     root = logging.getLogger()
-    # TensorFlow and tf2onnx set up a handler of theirs only where the root has none.
+    # TensorFlow and tf2onnx add a handler of their own only if the root logger has none.
     handler = logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     level = root.level
@@ -144,10 +144,10 @@ def _logged(log: Path, number: int, verbose: bool) -> Iterator[None]:
 def _watch(program: str, log: Path) -> subprocess.Popen[bytes] | None:
     command = ["/bin/sh", "-c", _WATCH, "sh", str(log), program]
     try:
-        return subprocess.Popen(  # noqa: S603 - the script above, nothing of it from outside
+        return subprocess.Popen(  # noqa: S603 - the script above, no external input
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
         )
-    except OSError:  # no shell: a crash is as silent as it was
+    except OSError:  # no shell: a crash stays silent
         return None
 
 
@@ -169,7 +169,7 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, BrokenPipeError):
             stream.flush()
-    # printf of C has a buffer of its own.
+    # C's printf has a buffer of its own.
     ctypes.CDLL(None).fflush(None)
 
 

@@ -1,4 +1,4 @@
-"""The rule that sets a gate's threshold. Pure: calibration and the exporter's guard both use it."""
+"""Rule for a gate's threshold, shared by calibration and the exporter's criteria. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def choose(scores: NDArray[np.float64], defective: NDArray[np.bool_], miss_rate: float) -> float:
-    """The highest threshold that misses at most `miss_rate` (0..1) of the defective scores.
+    """Return the highest threshold that misses at most `miss_rate` (0..1) of the defective scores.
 
-    `scores` are logits, shape (n,). Half of the distance to the next score below is left as
-    margin, at most 1: the next defect will not score exactly what these did.
+    `scores` are logits, shape (n,). Half of the distance to the next score below is subtracted as
+    margin, at most 1: the next defect will not have exactly the same score.
     """
     found = np.sort(scores[defective])
     allowed = math.floor(miss_rate * len(found) + 1e-9)

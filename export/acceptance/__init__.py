@@ -1,1 +1,1 @@
-"""Accept or refuse an exported artifact by what it decides on labelled frames."""
+"""Acceptance of exported artifacts by their decisions on labelled frames."""

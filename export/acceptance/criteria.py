@@ -1,7 +1,7 @@
-"""When a converted network is as good as the float one, by what the line cares for. Pure.
+"""Criteria by which an artifact is as good as the float network. Pure.
 
-The mean error may be small and the one defect that matters be lost. So not errors are bounded but
-decisions: defects lost, false alarms added, masks spoilt.
+A small mean error can hide the one defect that matters. The criteria therefore limit decisions:
+defects lost, false alarms added, masks degraded.
 """
 
 from __future__ import annotations
@@ -22,27 +22,32 @@ Flags = NDArray[np.bool_]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`miss_rate` (0..1): what the thresholds may miss, of the float network and of the artifact
-    alike. `more_false_alarms`: percentage points of the defect-free images. `dice_drop`: of the
-    mean."""
+    """Limits on the decisions that an artifact may lose against the float network.
+
+    `miss_rate` (0..1): share of defective images that a threshold may miss, for the float network
+    and the artifact alike. `more_false_alarms`: percentage points of the defect-free images.
+    `dice_drop`: limit on the drop of the mean Dice.
+    """
 
     miss_rate: float = 0.005
     more_false_alarms: float = 1.0
     dice_drop: float = 0.01
 
     def alarms(self, defect_free: int) -> int:
-        """More false alarms allowed on so many defect-free images: the share rounded down, but one
-        at least, unless the limit is 0. A single image is within the reach of chance, and of 50
-        images one point would be none."""
+        """Return the number of additional false alarms allowed on `defect_free` images.
+
+        The share is rounded down, but at least one is allowed unless the limit is 0: chance alone
+        can add a single image, and one percentage point of 50 images would round to none.
+        """
         share = math.floor(self.more_false_alarms * defect_free / 100 + 1e-9)
         return max(1, share) if self.more_false_alarms > 0 else 0
 
 
 def fault(stage: str, reference: Scores, candidate: Scores, limits: Limits) -> str:
-    """Why the candidate must not take the reference's place; "" where it may.
+    """Return why the candidate must not replace the reference, or "" if it may.
 
-    Both on the same images. Each gate is held against its own threshold, chosen on these images:
-    that scores move is no fault, that they mix is.
+    Both are scored on the same images. Each gate uses its own threshold, chosen on these images:
+    shifted scores are acceptable, a changed order of clean and defective images is not.
     """
     if np.isnan(candidate.values).any():
         return f"no number for {candidate.names[int(np.isnan(candidate.values).argmax())]}"
@@ -59,8 +64,15 @@ def fault(stage: str, reference: Scores, candidate: Scores, limits: Limits) -> s
 
 
 def gate_fault(names: Sequence[str], bad: Flags, caught: Flags, kept: Flags, limits: Limits) -> str:
-    """As `fault`, of decisions: `bad` are the defective images, `caught` those that the float gate
-    finds suspect, `kept` those that the artifact does; each bool (n,)."""
+    """Return the fault of a gate's decisions, as `fault` does, or "" if there is none.
+
+    Args:
+        names: Names of the images, n of them.
+        bad: bool (n,), the defective images.
+        caught: bool (n,), the images that the float gate finds suspect.
+        kept: bool (n,), the images that the artifact finds suspect.
+        limits: Limits on lost defects and added false alarms.
+    """
     if (lost := bad & caught & ~kept).any():
         return f"{int(lost.sum())} defects lost, first {names[int(lost.argmax())]}"
     more = int((~bad & kept).sum()) - int((~bad & caught).sum())
@@ -73,11 +85,11 @@ def gate_fault(names: Sequence[str], bad: Flags, caught: Flags, kept: Flags, lim
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
-    """A small k of 0 to `most` for which `holds`, or None.
+    """Return a small k in 0..`most` for which `holds` is true, or None.
 
-    Each question costs a conversion and a look at the search set. So k doubles (0, 1, 2, 4, ...,
-    `most`) until it holds, and is halved back into the last gap at most twice. The answer was
-    asked for and held; that it is the least is likely, not certain.
+    Each call of `holds` costs a conversion and a run on the search set. k therefore doubles (0, 1,
+    2, 4, ..., `most`) until `holds` is true, and the last gap is then halved at most twice. The
+    returned k was tested; it is probably, but not certainly, the smallest.
     """
     failed, k = -1, 0
     while not holds(k):

@@ -1,7 +1,7 @@
-"""From the form that was asked for down to the first that the guard lets pass.
+"""Fallback from the wanted form to the first one that meets the criteria.
 
-int8, int8 with the worst layers left float (mixed), TFLite's dynamic range, float16, float32. Each
-rung is converted, run on the search set and held against float Keras there; float32 is not asked.
+The order is int8, int8 with the worst layers in float (mixed), TFLite's dynamic range, float16,
+float32. Each form is converted and compared with float Keras on the search set, float32 excepted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _DEAD = "does not load: "
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One conversion and what was wrong with it on the search set; "" is nothing.
+    """One conversion and its fault on the search set; "" means none.
 
-    `form` is a label as in the bundle; `kept_float` counts the layers left float by the search.
+    `form` is a label as in the bundle; `kept_float` counts the layers that the search left in
+    float.
     """
 
     form: str
@@ -44,8 +45,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FormOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a wanted form. `became` may be a form that the bundle holds anyway: then there
-    is one file less. `layers` is the ranking of a wanted int8 form, worst first."""
+    """Result of the fallback for one wanted form.
+
+    `became` may be a form that the bundle contains already; the bundle then has one file less.
+    `layers` ranks the layers of a wanted int8 form, worst first.
+    """
 
     stage: str
     wanted: str
@@ -57,7 +61,7 @@ class FormOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fallback:
-    """Converts all forms of one network under the guard; `outcomes` grows with each."""
+    """Conversion of all forms of one network under the criteria, one entry of `outcomes` each."""
 
     def __init__(
         self,
@@ -66,17 +70,17 @@ class Fallback:
         limits: criteria.Limits,
         tell: Callable[[str], None],
     ) -> None:
-        """`images` are the search set; `tell` hears of each attempt."""
+        """Store the search set `images`; call `tell` with a line of text for each attempt."""
         self.outcomes: list[FormOutcome] = []
         self._examiner, self._images, self._limits, self._tell = examiner, images, limits, tell
-        # Asked when the network is there.
+        # Computed on first use: the network is not loaded yet.
         self._reference: Scores
         self._attempts: list[Attempt] = []
 
     def convert_all(
         self, source: FloatNetwork, wanted: Sequence[Form], batches: Batches
     ) -> Iterator[ConvertedForm]:
-        """As `exporter.ConvertAll`. A form that another wanted one becomes is given once."""
+        """Yield the converted forms, as `exporter.ConvertAll` does; no form is yielded twice."""
         (asked,) = self._examiner.ask(
             [source.run], self._images, f"{source.stage} float Keras, search set"
         )
@@ -121,7 +125,7 @@ class Fallback:
         raise AssertionError("float32 always passes")
 
     def _searched(self, form: Form, int8: Int8) -> tuple[ConvertedForm | None, tuple[Layer, ...]]:
-        """int8 or mixed, or None, and the ranking unless the file is dead."""
+        """Return the int8 or mixed form, or None, and the layer ranking, () if no file loads."""
         data = int8.make(())
         first = self._fault(form, data, 0)
         if first.startswith(_DEAD):
@@ -138,7 +142,7 @@ class Fallback:
             tried[k] = int8.make([layer.name for layer in layers[:k]])
             return not self._fault(form, tried[k], k)
 
-        # With more than half of it in float, a network is neither small nor fast.
+        # A network with more than half of its layers in float is neither small nor fast.
         k = criteria.fewest(len(layers) // 2, holds)
         if k is None:
             return None, layers
@@ -148,13 +152,13 @@ class Fallback:
         ), layers
 
     def _fault(self, form: Form, data: bytes, kept_float: int) -> str:
-        """What the guard has against this file, noted as an attempt."""
+        """Return the fault of this file, "" if it has none, and record it as an attempt."""
         what = f"{self._examiner.stage} {form.label}" + f" -{kept_float}" * bool(kept_float)
         self._tell(what)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 network = opened(form, data, Path(folder)).run
-            except Exception as error:  # every library raises its own
+            except Exception as error:  # each library raises exceptions of its own
                 fault = _DEAD + first_line(error)
             else:
                 (scores,) = self._examiner.ask([network], self._images, what)

@@ -1,4 +1,4 @@
-"""What networks say of labelled images, in the figure that the line cares for."""
+"""Scores of networks on labelled images: gate logit or segmenter Dice."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from workshop.progress import each
 from workshop.segmentation_metrics import Components, image_dice, outcome
 
 Network = Callable[[Input], NDArray[np.float32]]
-"""One input (1, h, w, c) to one output, as the agent's runtimes."""
+"""Maps one input (1, h, w, c) to one output, as the agent's runtimes do."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """One network on the images of one set, each array (n,).
+    """Scores of one network on the images of one set, each array (n,).
 
     `values`: the gate's logit of the frame, or the Dice of the segmenter's regions (mean over the
-    classes drawn on the image, as in training); NaN where the network gave no number.
-    `differences` from the first network asked: of the logit, or the mean of the probabilities'.
-    A segmenter is asked only about images on which a defect is drawn.
+    classes drawn on the image, as in training); NaN if the network returned no number.
+    `differences` are from the first network: of the logit, or of the mean of the probabilities. A
+    segmenter is scored only on images with a drawn defect.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scorer:
-    """A stage, and the labelled images to ask its networks about."""
+    """Scorer of one stage's networks on labelled images."""
 
     stage: str
     spec: InputSpec
@@ -52,9 +52,10 @@ class Scorer:
     def ask(
         self, networks: Sequence[Network], images: Sequence[int], what: str
     ) -> tuple[Scores, ...]:
-        """Every network about every image, one image in memory at a time.
+        """Return the scores of each network on each image; one image is in memory at a time.
 
-        WorkshopError if a frame gives too many tiles. `what` names the work on the progress bar.
+        `what` names the work on the progress bar. Raises WorkshopError if a frame gives too many
+        tiles.
         """
         if self.stage == "segmenter":
             images = [i for i in images if self._drawn(i)]
@@ -67,7 +68,7 @@ class Scorer:
         return tuple(Scores(names, defective, *r) for r in zip(values, differences, strict=True))
 
     def reference(self, scores: Scores) -> Scores:
-        """The scores of float Keras as they are. Raises WorkshopError where it gave no number."""
+        """Return the scores of float Keras; raise WorkshopError if one is not a number."""
         if not (good := np.isfinite(scores.values)).all():
             name = scores.names[int((~good).argmax())]
             raise WorkshopError(f"--{self.stage}: no number for {name}; train it again")
@@ -97,7 +98,7 @@ class Scorer:
         return dices, [float(one) for one in apart]
 
     def whole(self, network: Network, image: Image) -> NDArray[np.float32]:
-        """A segmenter's maps of an image, as the line puts them together: (h, w, classes)."""
+        """Return a segmenter's maps of an image, (h, w, classes), merged as on the line."""
         outputs = [network(x) for x in inputs(image, self.spec)]
         return self._joined(outputs, (image.shape[0], image.shape[1]))
 

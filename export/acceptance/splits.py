@@ -1,8 +1,7 @@
-"""Which labelled image sets the int8 ranges, searches layers, sets thresholds, judges in the end.
+"""Four disjoint sets of labelled images: int8 ranges, layer search, thresholds, final test.
 
-Four disjoint sets: what chose must not judge. Images that show the same thing stay in one set. An
-image that a network has seen in training may set ranges and search layers, no more: on seen images
-every form looks better than it is. The list is a CSV file of `file,part`, sorted.
+Near-duplicates stay in one set. Images that a network has seen in training may only set ranges and
+search layers: every form scores too well on them. The list is a sorted CSV file of `file,part`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceSets:
-    """Indices into the data set's samples, ascending. `known`: the networks say what they saw."""
+    """Indices into the data set's samples, ascending; `known`: the model cards list seen images."""
 
     range: tuple[int, ...]
     search: tuple[int, ...]
@@ -37,11 +36,12 @@ class AcceptanceSets:
     known: bool
 
     def parts(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return the name and the indices of each set, in the order of PARTS."""
         return tuple((part, getattr(self, part)) for part in PARTS)
 
 
 def seen(dataset: DataSet, digests: Collection[str]) -> NDArray[np.bool_]:
-    """bool (n,): the samples whose digest is among those of the networks' cards."""
+    """Return bool (n,): samples whose digest is in `digests`, taken from the networks' cards."""
     if not digests:
         return np.zeros(len(dataset.samples), np.bool_)
     return np.array([dataset.digest(i) in digests for i in range(len(dataset.samples))])
@@ -55,11 +55,17 @@ def make(
     known: bool,
     limits: Sequence[int],
 ) -> AcceptanceSets:
-    """Share each class out by FRACTIONS, a group whole; the same data, the same sets.
+    """Split each class by FRACTIONS, groups kept whole; the same data gives the same sets.
 
-    A group with a seen image counts as seen and goes into range or search. The others fill
-    threshold and test first, where it is known what was seen; where it is not, all four. Of more
-    images than `limits` (one for each part) the classes are taken in turn and the rest is left out.
+    A group with a seen image counts as seen and goes into range or search. The other groups fill
+    threshold and test first if `known`, otherwise all four sets.
+
+    Args:
+        dataset: The labelled images, n of them.
+        groups: int64 (n,), the near-duplicate group of each sample.
+        seen: bool (n,), as `seen` returns it.
+        known: True if the networks' cards list the images they have seen.
+        limits: Most images of each part; classes are taken in turn up to it, the rest is left out.
     """
     strata = [stratum(sample) for sample in dataset.samples]
 
@@ -83,7 +89,7 @@ def _part(lack: NDArray[np.float64], *, seen: bool, known: bool) -> int:
 
 
 def _thinned(part: Sequence[int], strata: Sequence[int], limit: int) -> list[int]:
-    """The first `limit`, a class after the other: a common one must not push out a rare one."""
+    """Return the first `limit` indices, classes in turn: no common class displaces a rare one."""
     turn: dict[int, int] = defaultdict(int)
     keyed = []
     for index in part:
@@ -93,7 +99,7 @@ def _thinned(part: Sequence[int], strata: Sequence[int], limit: int) -> list[int
 
 
 def read(path: Path, dataset: DataSet, *, known: bool) -> AcceptanceSets:
-    """Read a list as `text` makes it. Raises WorkshopError for mistakes and unknown names."""
+    """Read a list as `text` writes it; raise WorkshopError for mistakes and unknown names."""
     at = {sample.name: index for index, sample in enumerate(dataset.samples)}
     try:
         named = read_parts(path, PARTS)
@@ -114,7 +120,7 @@ def check(
     seen: NDArray[np.bool_],
     where: str,
 ) -> None:
-    """Raises WorkshopError naming the images that must not be where they are, or what a set lacks.
+    """Raise WorkshopError for images in a set where they must not be, or for a set that lacks some.
 
     `where` is the argument that the sets come from.
     """
@@ -156,7 +162,7 @@ def _check_enough(part: str, samples: Sequence[Sample], where: str) -> None:
 
 
 def text(sets: AcceptanceSets, dataset: DataSet) -> bytes:
-    """Return the list, sorted by name."""
+    """Return the list as CSV, sorted by name."""
     names = {part: [dataset.samples[i].name for i in indices] for part, indices in sets.parts()}
     return list_text(names).encode()
 

@@ -1,1 +1,1 @@
-"""Convert a frozen network to TFLite and ONNX in each precision."""
+"""Conversion of a frozen network to TFLite and ONNX in each precision."""

@@ -1,4 +1,4 @@
-"""What the converters share: batches of samples, names of the float head."""
+"""Common parts of the converters: batches of samples, names of the float head."""
 
 from __future__ import annotations
 

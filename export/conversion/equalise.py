@@ -1,14 +1,7 @@
-"""Channels of an ONNX network brought to like ranges, so that one int8 step fits them all.
+"""Equalisation of channel ranges of an ONNX network, so that one int8 step per tensor fits all.
 
-Activations are rounded a tensor at a time: a channel a hundred times smaller than the largest has
-two or three levels left. But a channel may be divided by any s > 0 where it arises and multiplied
-by s where it is read, and in float nothing changes, as long as all between is positively
-homogeneous, f(s x) = s f(x), as ReLU, pools, sums, resizing and concatenation are. (Nagel et al.,
-Data-Free Quantization, arXiv:1906.04721; how much of a range the weights take over: Xiao et al.,
-SmoothQuant, arXiv:2211.10438.)
-
-Channels that meet in a sum share one s, and so do all that a ReLU hands on: they are one class. A
-class that reaches anything else, or the network's output, stays as it is.
+Scaling 1/s at the source and s at the reader is exact in float for s > 0 and f(s x) = s f(x) (Nagel
+et al., arXiv:1906.04721). Share of the range moved to the weights: Xiao et al., arXiv:2211.10438.
 """
 
 from __future__ import annotations
@@ -26,11 +19,15 @@ from edge_agent.bundle.manifest import Input
 from export.conversion.fold_scale import without_unused
 from workshop.keras_models.freeze import INPUT
 
+# Positively homogeneous operators, f(s x) = s f(x), that keep their channels. Activations are
+# rounded per tensor: a channel a hundred times smaller than the largest keeps two or three levels.
+# Channels that meet in a sum, and those passed on by a ReLU, share one s: they form a class. A
+# class that reaches any other operator, or the network's output, is not scaled.
 _HAND_ON = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "Identity")
 _SHARE = 0.5
-"""SmoothQuant's alpha: what part of an activation's range goes over to the weights behind it."""
+"""SmoothQuant's alpha: share of an activation's range that is moved to the weights behind it."""
 _LEAST = 1e-3
-"""A channel that hardly ever speaks is not blown up more than a thousandfold."""
+"""Limit of the scaling: a channel that is almost always 0 is amplified at most a thousandfold."""
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -38,7 +35,7 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 def equalised(model: onnx.ModelProto, batches: Iterable[Input]) -> onnx.ModelProto:
-    """The same network in float; `batches`, each (1, h, w, c), show the ranges. Changes `model`."""
+    """Equalise `model` in place and return it; `batches`, each (1, h, w, c), give the ranges."""
     graph = model.graph
     weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
     classes = _classes(graph, weights)
@@ -64,7 +61,7 @@ def equalised(model: onnx.ModelProto, batches: Iterable[Input]) -> onnx.ModelPro
 
 
 def _classes(graph: onnx.GraphProto, weights: Weights) -> dict[str, Ids]:
-    """Of tensors whose channels can be scaled: the class of each channel, -1 where it is fixed."""
+    """Return the class of each channel by tensor that can be scaled, -1 for a fixed channel."""
     numbers: dict[str, Ids] = {}
     parents: list[int] = []
     fixed = [value.name for value in graph.output]
@@ -97,7 +94,7 @@ def _root(parents: list[int], at: int) -> int:
 
 
 def _channels(node: onnx.NodeProto, weights: Weights) -> int:
-    """Of a convolution whose weights are known, plain or depthwise; 0 for all else."""
+    """Return the channels of a convolution (plain or depthwise) with known weights, otherwise 0."""
     if node.op_type != "Conv" or any(name not in weights for name in node.input[1:]):
         return 0
     kernel = weights[node.input[1]]
@@ -113,8 +110,10 @@ def _depthwise(node: onnx.NodeProto) -> bool:
 def _handed_on(
     node: onnx.NodeProto, given: Sequence[Ids | None], weights: Weights
 ) -> list[Ids] | None:
-    """The numbers of its output's channels, and those that are the same classes; None where it is
-    not homogeneous, or something that it reads has no numbers."""
+    """Return class numbers, equal channel by channel in all arrays; the first is the output's.
+
+    Returns None if the node is not homogeneous or one of its inputs has no class numbers.
+    """
     known = [ids for ids in given if ids is not None]
     if len(known) < len(given) or not known or len(node.output) != 1:
         return None
@@ -135,7 +134,10 @@ def _handed_on(
 
 
 def _rounded(graph: onnx.GraphProto, classes: Mapping[str, Ids]) -> list[str]:
-    """Not what only a ReLU reads: the two are one step in int8, and the range is the ReLU's."""
+    """Return the tensors that int8 rounds.
+
+    A tensor read only by a ReLU is left out: in int8 the two are one step with the ReLU's range.
+    """
     readers: dict[str, set[str]] = {}
     for node in graph.node:
         for name in node.input:
@@ -146,9 +148,9 @@ def _rounded(graph: onnx.GraphProto, classes: Mapping[str, Ids]) -> list[str]:
 def _largest(
     model: onnx.ModelProto, names: Sequence[str], batches: Iterable[Input]
 ) -> dict[str, Floats]:
-    """Of each tensor: the largest magnitude of each channel over all batches, (channels,)."""
+    """Return the largest magnitude of each channel over all batches, (channels,), by tensor."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
-    # Reduced in the graph: the tensors themselves would be gigabytes.
+    # Reduced inside the graph: the full tensors would take gigabytes.
     results = {name: f"{name}/largest" for name in names}
     for name, result in results.items():
         copy.graph.node.append(helper.make_node("Abs", [name], [f"{name}/magnitude"]))
@@ -170,7 +172,7 @@ def _largest(
 
 
 def _take(into: NDArray[np.float64], ids: Ids, values: Floats) -> None:
-    """The share of each channel in the largest of its tensor, where it is more than was known."""
+    """Update `into` with each channel's share of its tensor's largest value, where it is larger."""
     if (most := values.max()) > 0:
         np.maximum.at(into, ids[ids >= 0], values[ids >= 0] / most)
 
@@ -178,7 +180,7 @@ def _take(into: NDArray[np.float64], ids: Ids, values: Floats) -> None:
 def _rescale(
     graph: onnx.GraphProto, weights: Weights, classes: Mapping[str, Ids], scale: Floats
 ) -> None:
-    """`scale` by class; its last is 1, for -1."""
+    """Apply `scale`, indexed by class; its last entry is 1, for class -1."""
     for node in graph.node:
         if not _channels(node, weights):
             continue
@@ -189,7 +191,7 @@ def _rescale(
             shape = (-1, 1, 1, 1) if _depthwise(node) else (1, -1, 1, 1)
             new[0] = new[0] * scale[classes[node.input[0]]].reshape(shape)
         for index, value in enumerate(new, start=1):
-            # Its own copy: two convolutions may share their weights.
+            # A copy per node: two convolutions may share their weights.
             name = f"{node.name}/{index}"
             graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
             node.input[index] = name

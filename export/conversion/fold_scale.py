@@ -1,8 +1,7 @@
-"""A scale and an offset for each channel, as a convolution of one pixel. Pure.
+"""Scale and offset of each channel, rewritten as a depthwise 1x1 convolution. Pure.
 
-A batch norm that follows no convolution, as behind the sums of a residual network, is left as a
-product and a sum. Rounded to int8, all scales of it share one step, and a small one is gone; as a
-convolution each channel has a step of its own, and the offset has 32 bits.
+A batch norm without a convolution before it (after a residual sum) stays a product and a sum. In
+int8 all its scales share one step; a convolution has a step per channel and a 32-bit offset.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Constants = Mapping[str, Floats]
 
 
 def as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network, every such pair a depthwise convolution. `model` is changed."""
+    """Replace each such product and sum in `model` by a depthwise convolution; return `model`."""
     graph = model.graph
     constants = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -58,7 +57,7 @@ def as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _by_channel(node: onnx.NodeProto, kind: str, constants: Constants) -> tuple[str, Floats] | None:
-    """What it reads, and its constant (1, channels, 1, 1); None for any other node."""
+    """Return the input's name and the constant (1, channels, 1, 1), or None for any other node."""
     if node.op_type != kind:
         return None
     for index, name in enumerate(node.input):
@@ -69,6 +68,7 @@ def _by_channel(node: onnx.NodeProto, kind: str, constants: Constants) -> tuple[
 
 
 def without_unused(graph: onnx.GraphProto) -> None:
+    """Remove the initializers from `graph` that no node reads."""
     read = {name for node in graph.node for name in node.input}
     left = [onnx.TensorProto.FromString(w.SerializeToString()) for w in graph.initializer]
     del graph.initializer[:]

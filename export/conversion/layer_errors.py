@@ -1,13 +1,7 @@
-"""Which layers of an ONNX network int8 hurts most: the signal-to-noise ratio of each tensor.
+"""Error from int8 in each layer of an ONNX network: the signal-to-noise ratio of each tensor.
 
-A ratio over a whole tensor is that of its loudest channel: where one channel has a range a
-thousand times that of the rest, int8 wipes out the rest and the ratio is still excellent. So the
-noise of each channel is held against its own signal, at most 1 (all is lost), and the ratio is
-that of the mean: SNR = -10 log10(mean over channels of min(1, noise / signal)), in dB.
-
-`own` is the noise that rounding a tensor adds by itself, of activations and of weights alike;
-`total` is the difference to the float network, with all that came before. The own noise ranks,
-since behind one bad layer the totals of all are bad.
+SNR = -10 log10(mean over channels of min(1, noise / signal)), in dB. `own` is the noise that the
+rounding of a tensor adds by itself, `total` the difference to the float network.
 """
 
 from __future__ import annotations
@@ -26,7 +20,7 @@ from edge_agent.bundle.manifest import Input
 from workshop.keras_models.freeze import INPUT
 
 CLEAN_DB = 120.0
-"""No noise at all."""
+"""Ratio of a tensor without noise."""
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
 
 Floats = NDArray[np.float64]
@@ -34,8 +28,11 @@ Values = NDArray[np.float32] | Floats
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """`own_db` is of the worst tensor the layer reads or writes. `total_db` is of its output,
-    None where it is not known. Both see the module."""
+    """Noise of one layer, see the module.
+
+    `own_db` is that of the worst tensor the layer reads or writes. `total_db` is that of its
+    output, None if unknown.
+    """
 
     name: str
     kind: str
@@ -44,7 +41,9 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def snr_db(signal: Floats, noise: Floats) -> float:
-    """From the sums of squares of each channel. A channel without signal is left out."""
+    """Return the SNR in dB from the sums of squares of all channels that have a signal."""
+    # Noise is compared per channel: over a whole tensor the loudest channel would hide the loss of
+    # all others, where its range is a thousand times theirs.
     there = signal > 0
     lost = np.minimum(1.0, noise[there] / signal[there])
     share = float(lost.mean()) if lost.size else 0.0
@@ -52,35 +51,37 @@ def snr_db(signal: Floats, noise: Floats) -> float:
 
 
 class Sums:
-    """Signal and noise of tensors by name, summed over inputs; channels lie along `axis`."""
+    """Sums of signal and noise over inputs, by tensor name; channels lie along `axis`."""
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
         self._sums: dict[str, tuple[Floats, Floats]] = {}
 
     def add(self, name: str, want: Values, got: Values) -> None:
+        """Add the float values `want` and the int8 values `got` of a tensor, of equal shape."""
         noise = np.subtract(want, got, dtype=np.float64)
         new = _by_channel(want, self._axis), _by_channel(noise, self._axis)
         old = self._sums.get(name)
         self._sums[name] = new if old is None else (old[0] + new[0], old[1] + new[1])
 
     def ratios(self) -> dict[str, float]:
-        """As `snr_db`."""
+        """Return the SNR in dB by tensor name, as `snr_db`."""
         return {name: snr_db(*pair) for name, pair in self._sums.items()}
 
 
 def worst_first(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """By their own noise; equals stay in the order of the graph."""
+    """Return the layers sorted by own noise; equal ones stay in the order of the graph."""
+    # The own noise ranks: behind one bad layer the total noise of all layers is high.
     return tuple(sorted(layers, key=lambda layer: layer.own_db))
 
 
 def rank(
     plain: bytes, int8: bytes, inputs: Iterable[Input], fixed: Sequence[str]
 ) -> tuple[Layer, ...]:
-    """The layers of a prepared float network and its QDQ form, worst first.
+    """Rank the layers of a prepared float network and its QDQ form, worst first.
 
-    `fixed` are those that stay float anyway; they and what was never quantised are left out. One
-    input's activations are in memory at a time.
+    Layers in `fixed`, which always stay float, and layers that were never quantised are left out.
+    The activations of one input are in memory at a time.
     """
     float32, qdq = onnx.ModelProto.FromString(plain), onnx.ModelProto.FromString(int8)
     rounded = _rounded(qdq.graph)
@@ -102,7 +103,7 @@ def rank(
 
 
 def _written(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[str]:
-    """Its output, and that of an activation right after it, with which it is one step in int8."""
+    """Return the node's output and that of an activation right after it: one step in int8."""
     out = node.output[0]
     after = [n for n in graph.node if out in n.input]
     if len(after) == 1 and after[0].op_type in _ACTIVATIONS:
@@ -111,7 +112,7 @@ def _written(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[str]:
 
 
 def _rounded(graph: onnx.GraphProto) -> dict[str, str]:
-    """Tensors that are rounded, and the name they have afterwards."""
+    """Return the rounded tensors, each with its name after rounding."""
     reads = {n.input[0]: n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     return {
         n.input[0]: reads[n.output[0]]
@@ -126,7 +127,7 @@ def _activations(
     rounded: Mapping[str, str],
     inputs: Iterable[Input],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Of each tensor the own and the total SNR."""
+    """Return the own and the total SNR by tensor."""
     outputs = {t for node in float32.graph.node for t in node.output}
     both = sorted(outputs & {t for node in qdq.graph.node for t in node.output})
     before = [t for t in rounded if t != INPUT]
@@ -145,7 +146,7 @@ def _activations(
 
 
 def _by_channel(values: Values, axis: int) -> Floats:
-    """Sums of squares, (channels,); of what has no such axis, one."""
+    """Return the sums of squares (channels,); one sum if the tensor has no such axis."""
     if values.ndim <= axis:
         return np.array([np.square(values, dtype=np.float64).sum()])
     rest = tuple(i for i in range(values.ndim) if i != axis % values.ndim)
@@ -153,7 +154,7 @@ def _by_channel(values: Values, axis: int) -> Floats:
 
 
 def _weights(float32: onnx.GraphProto, qdq: onnx.GraphProto) -> dict[str, float]:
-    """The own SNR of each weight that is int8, per channel of its output."""
+    """Return the own SNR of each int8 weight, per output channel."""
     plain = {w.name: w for w in float32.initializer}
     stored = {w.name: w for w in qdq.initializer}
     found = {}
@@ -171,7 +172,7 @@ def _weights(float32: onnx.GraphProto, qdq: onnx.GraphProto) -> dict[str, float]
 
 
 def _session(model: onnx.ModelProto, outputs: Sequence[str]) -> onnxruntime.InferenceSession:
-    """With the tensors as outputs. Nothing is optimised away, so that they are all there."""
+    """Open a session with `outputs`; optimisation is off, because it would remove some of them."""
     copy = onnx.ModelProto.FromString(model.SerializeToString())
     have = {value.name for value in copy.graph.output}
     copy.graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted({*outputs} - have))

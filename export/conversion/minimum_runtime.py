@@ -1,8 +1,7 @@
-"""Each artifact against the oldest runtime a box may have: tried there, or compared with a table.
+"""Check of each artifact against the oldest supported runtime: by running it, or by a table.
 
-For TFLite that runtime is another package than the one the export runs on, and needs numpy 1: it
-is tried in an environment of its own, where there is one. For ONNX it is an older version of the
-same package.
+For TFLite that is another package, which needs numpy 1: it runs in a separate environment, if there
+is one. For ONNX it is an older version of the same package.
 """
 
 from __future__ import annotations
@@ -25,13 +24,15 @@ from workshop.errors import WorkshopError
 from workshop.keras_models.freeze import INPUT, OUTPUT
 
 INTERPRETER = "LINEGATE_TFLITE_RUNTIME_PYTHON"
-"""Environment variable: the Python of an environment with linegate[tflite-runtime]. Without it,
-that of BESIDE is looked for, beside the environment that runs."""
+"""Environment variable: the Python of an environment with linegate[tflite-runtime].
+
+Without it, BESIDE is searched for next to the active environment.
+"""
 
 BESIDE = ".venv-tflite-runtime"
 
 _TRIAL_S = 1800.0
-"""It is several times slower than its successor, and the machine may be busy."""
+"""Time limit: it is several times slower than its successor, and the machine may be busy."""
 
 
 def check(
@@ -41,10 +42,10 @@ def check(
     wanted: NDArray[np.float32],
     tolerance: float,
 ) -> tuple[dict[str, int], OldestRuntime]:
-    """Operator versions of the file at `path`, and whether the oldest runtime runs it.
+    """Return the operator versions of the file at `path` and the result of the oldest runtime.
 
-    `inputs` are the golden ones, (n, h, w, c), `wanted` their outputs, (n, ...): other numbers
-    than these are a refusal too.
+    `inputs` are the golden inputs, (n, h, w, c), `wanted` their outputs, (n, ...): a difference
+    above `tolerance` counts as a refusal too.
     """
     name = op_versions.OLDEST[kind]
     versions = op_versions.read(kind, path.read_bytes())
@@ -52,7 +53,7 @@ def check(
     if kind == "onnx":
         if not _is(name, importlib.metadata.version("onnxruntime")):
             return versions, OldestRuntime(name=name, tried=False, refusal=lacks)
-        # The installed one is it, and has run the artifact.
+        # The installed runtime is the oldest one and has run the artifact already.
         return versions, OldestRuntime(name=name, tried=True, refusal="")
     python = interpreter()
     if python is None:
@@ -66,19 +67,20 @@ def check(
 
 
 def _is(name: str, found: str) -> bool:
-    """Whether version `found` is that of the runtime `name`."""
+    """Return True if version `found` is that of the runtime `name`."""
     wanted = name.partition(" ")[2]
     return found == wanted or found.startswith(f"{wanted}.")
 
 
 @functools.cache
 def interpreter() -> Path | None:
-    """The Python that has the oldest TFLite runtime; None where there is none.
+    """Return the Python with the oldest TFLite runtime, or None.
 
-    Raises WorkshopError when INTERPRETER names one that has it not: whoever set it relies on it.
+    Raises WorkshopError if INTERPRETER names a Python without it: the user relies on the check
+    then.
     """
     said = os.environ.get(INTERPRETER)
-    # Not resolved: the link is what makes it the environment's.
+    # Not resolved: Python finds its environment through the link.
     python = Path(said or Path(sys.prefix).parent / BESIDE / "bin" / "python").absolute()
     program = "import export.conversion.run_tflite; from importlib.metadata import version as v"
     program += "; print(v('tflite-runtime'))"
@@ -100,7 +102,7 @@ def interpreter() -> Path | None:
 
 
 def _tried(python: Path, path: Path, inputs: Input) -> NDArray[np.float32] | str:
-    """The outputs of tflite-runtime, or why there are none."""
+    """Return the outputs of tflite-runtime, or the reason why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         given, gave = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(given, inputs)
@@ -116,7 +118,7 @@ def _tried(python: Path, path: Path, inputs: Input) -> NDArray[np.float32] | str
                     INPUT,
                     OUTPUT,
                 ],
-                # Not ours, from where it would import this environment's packages.
+                # Not the current folder: this environment's packages would be imported from there.
                 cwd=folder,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
                 capture_output=True,
@@ -130,5 +132,5 @@ def _tried(python: Path, path: Path, inputs: Input) -> NDArray[np.float32] | str
             outputs: NDArray[np.float32] = np.load(gave)
             return outputs
         said = done.stdout.strip().splitlines()
-        # Without a word it was killed: a native library that crashed.
+        # No output means that it was killed: a native library crashed.
         return said[-1] if said else f"its process ended with {done.returncode}"

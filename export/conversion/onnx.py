@@ -1,8 +1,7 @@
-"""One network in each form, ONNX and TFLite: float32, float16, int8, TFLite's dynamic range.
+"""Conversion of one network to ONNX: float32, float16, int8. Each returns the file's bytes.
 
-Each function returns the file's bytes. `batches` are inputs as the line would make them,
-(1, h, w, c), tiles where the line cuts tiles; they set the ranges of int8 and must show every
-class of defect. They are gone through more than once.
+`batches` are inputs as the line prepares them, (1, h, w, c), tiles where the line cuts tiles. They
+set the int8 ranges, must show every class of defect, and are iterated more than once.
 """
 
 from __future__ import annotations
@@ -40,19 +39,20 @@ from workshop.keras_models.load import FloatNetwork
 
 _OPSET = 17
 _TF2ONNX_CATCHES = "TF2ONNX_CATCH_ERRORS"
-# Older onnxruntimes run the network again for each form.
+# Older versions of onnxruntime run the network again for each form.
 _CAN_KEEP_RANGES = "calibration_cache_path" in inspect.signature(quantize_static).parameters
 _PERCENTILE, _LOOKED_AT = 99.999, 40
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def onnx_float32(source: FloatNetwork) -> bytes:
+    """Return the network as ONNX in float32, with the same bytes in every process."""
     (given,), (result,) = source.function.inputs, source.function.outputs
-    # Else tf2onnx copies the graph, weights and all, before each of its steps, to go back to if
-    # one fails: gigabytes for a ResNet50.
+    # Otherwise tf2onnx copies the graph with all weights before each of its steps, to restore it if
+    # the step fails: gigabytes for a ResNet50.
     os.environ[_TF2ONNX_CATCHES] = "FALSE"
     try:
-        # Frozen it is already: from_function would freeze it again, and keep both.
+        # The graph is frozen already: from_function would freeze it again and keep both.
         model, _ = tf2onnx.convert.from_graph_def(
             source.function.graph.as_graph_def(),
             input_names=[given.name],
@@ -70,20 +70,26 @@ def onnx_float32(source: FloatNetwork) -> bytes:
 
 
 def onnx_float16(float32: bytes) -> bytes:
-    """Half the size; input and output stay float32. For GPUs: a CPU gains nothing by it."""
+    """Return the network in float16, half the size, with float32 input and output.
+
+    It is meant for GPUs: a CPU gains nothing by it.
+    """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = onnx.ModelProto.FromString(float32)
     with warnings.catch_warnings():
-        # Weights too small for float16 become its smallest number, and it says so for each.
+        # Weights too small for float16 become its smallest number; the converter warns for each.
         warnings.filterwarnings("ignore", "(?s).*truncated", UserWarning)
         half = convert_float_to_float16(model, keep_io_types=True)
     return bytes(half.SerializeToString())
 
 
 def onnx_ready(float32: bytes, batches: Batches) -> bytes:
-    """The network as the quantiser wants it: shapes known, batch norms folded, channels of like
-    range, every node with a name of its own, so that it can be told which ones to leave alone."""
+    """Return the float network prepared for the quantiser.
+
+    Shapes are known, batch norms folded and channel ranges equalised; each node has a unique name,
+    so that it can be excluded by name.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plain, ready = (Path(folder) / n for n in ("plain.onnx", "ready.onnx"))
         plain.write_bytes(float32)
@@ -103,13 +109,19 @@ def onnx_int8(
     exclude: Iterable[str] = (),
     ranges: Path | None = None,
 ) -> bytes:
-    """Static QDQ of what `onnx_ready` made, weights per channel; what `onnx_fixed` names stays
-    float.
+    """Return the network of `onnx_ready` in int8: static QDQ, weights per channel.
 
-    On x86 weights lose one bit (reduce_range): without VNNI, u8 x s8 sums saturate there.
-    `exclude` names further nodes that stay float. `ranges` is a file to keep the ranges in: the
-    next call, on the same batches, need not run the network again. An older onnxruntime, which
-    cannot take ranges from a file, takes the whole range of each activation instead.
+    The nodes of `onnx_fixed` stay float. An older onnxruntime, which cannot read ranges from a
+    file, uses the full range of each activation.
+
+    Args:
+        ready: The result of `onnx_ready`.
+        batches: Inputs that set the ranges of the activations.
+        cpu: Target architecture. On x86 weights lose one bit (reduce_range), because u8 x s8 sums
+            saturate there without VNNI.
+        exclude: Names of further nodes that stay float.
+        ranges: File to keep the ranges in: the next call with the same batches need not run the
+            network again.
     """
     method, cache = CalibrationMethod.MinMax, dict[str, Path]()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,8 +149,11 @@ def onnx_int8(
 
 
 def _find_ranges(network: Path, batches: Batches, file: Path) -> None:
-    """All but a hundred-thousandth of what each activation is: the few values beyond, which then
-    stand at the end of the range, would make all steps several times as coarse."""
+    """Write the range of each activation to `file`, without the outermost hundred-thousandth.
+
+    The few values beyond it are clipped to the end of the range; including them would make all
+    steps several times as coarse.
+    """
     count = sum(1 for _ in batches)
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         calibrator = create_calibrator(
@@ -147,16 +162,19 @@ def _find_ranges(network: Path, batches: Batches, file: Path) -> None:
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"percentile": _PERCENTILE, "symmetric": False, "num_bins": 2048},
         )
-        # One by one: it keeps all activations of what it is given.
+        # One batch at a time: the calibrator keeps all activations of its input in memory.
         for batch in islice(batches, 0, None, max(1, math.ceil(count / _LOOKED_AT))):
             calibrator.collect_data(_Reader([batch]))
         calibrate.save_tensors_data(calibrator.compute_data(), file)
 
 
 def onnx_fixed(ready: bytes) -> list[str]:
-    """The nodes that stay float always: what scales the image before the first layer with weights,
-    global pools and all behind them, and from the last layer with weights to the output. They cost
-    next to nothing, and what they round, nothing makes good."""
+    """Return the nodes that always stay float.
+
+    These are the scaling of the image before the first layer with weights, global pools and all
+    nodes behind them, and all nodes from the last layer with weights to the output. They cost next
+    to nothing, and no later layer can correct their rounding error.
+    """
     graph = onnx.ModelProto.FromString(ready).graph
     return list(dict.fromkeys((*_scaling(graph), *_pooled(graph), *_tail(graph))))
 
@@ -192,7 +210,10 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
 
 
 def _name_weights_in_order(graph: onnx.GraphProto) -> None:
-    """tf2onnx names and orders weights by the order of a set, which differs in every process."""
+    """Name and order the weights by first use.
+
+    tf2onnx names and orders them by the order of a set, which differs in every process.
+    """
     names: dict[str, str] = {}
     weights = {weight.name: weight for weight in graph.initializer}
     for node in graph.node:
@@ -223,5 +244,6 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         self._left = iter(batches)
 
     def get_next(self) -> dict[str, Input] | None:
+        """Return the next batch by input name, or None after the last one."""
         batch = next(self._left, None)
         return None if batch is None else {INPUT: batch}

@@ -1,9 +1,7 @@
-"""Which operators a network asks for, in which versions, and whether an old runtime has them.
+"""Operators and versions that a network needs, checked against the oldest supported runtime.
 
-A converter of today writes operator versions that a runtime of 2023 refuses, and a box on the line
-keeps its runtime for years. So the question is asked when the file is made. A version that is
-registered is no proof that the network runs: `export.conversion.minimum_runtime` tries that where
-it can.
+A current converter writes operator versions that a runtime of 2023 refuses. A registered version
+does not prove that the network runs: `export.conversion.minimum_runtime` tries it where it can.
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_agent.bundle.manifest import Format
 
 OLDEST: Mapping[str, str] = {"tflite": "tflite-runtime 2.14.0", "onnx": "onnxruntime 1.23"}
-"""Per format the oldest runtime that `setup.cfg` lets an edge box have: TFLite's is an extra."""
+"""Oldest runtime per format that `setup.cfg` permits on an edge box; TFLite's is an extra."""
 
 IR_VERSION = "ir_version"
-"""The key of ONNX' file format among the operator sets."""
+"""Key of the version of ONNX's file format among the operator sets."""
 
-# What tflite-runtime 2.14.0 registers: per highest version the operators. Measured on its wheel,
-# operator by operator; a test measures again.
+# Operators that tflite-runtime 2.14.0 registers, by highest version: measured on its wheel,
+# operator by operator; a test repeats the measurement.
 _TFLITE = {
     1: """
         ADD_N ASSIGN_VARIABLE ATAN2 BITCAST BITWISE_XOR BROADCAST_ARGS BUCKETIZE CALL_ONCE
@@ -71,7 +69,7 @@ _TFLITE = {
     """,
 }
 _HIGHEST_TFLITE = {op: version for version, ops in _TFLITE.items() for op in ops.split()}
-# What onnxruntime 1.23.2 accepts, measured in the same way. It does not check other domains.
+# Limits of onnxruntime 1.23.2, measured in the same way. It does not check other domains.
 _HIGHEST_ONNX = {IR_VERSION: 11, "ai.onnx": 23, "ai.onnx.ml": 5, "com.microsoft": 1}
 
 _OP_NAMES = {
@@ -81,16 +79,17 @@ _CUSTOM = "custom "
 
 
 def read(format: Format, data: bytes) -> dict[str, int]:
-    """TFLite: each operator's highest version, a custom or flex one as "custom NAME". ONNX: each
-    domain's operator set, and IR_VERSION. Sorted by name.
+    """Return the operator versions of a file, sorted by name.
 
-    Raises ValueError for bytes that are no network of this format.
+    TFLite: the highest version of each operator, a custom or flex one as "custom NAME". ONNX: the
+    operator set of each domain, and IR_VERSION. Raises ValueError for bytes that are not a network
+    of this format.
     """
     return dict(sorted((_of_tflite(data) if format == "tflite" else _of_onnx(data)).items()))
 
 
 def missing(format: Format, versions: Mapping[str, int]) -> str:
-    """What of `versions` the oldest runtime lacks, in words; "" when it has all."""
+    """Return text on the entries of `versions` that the oldest runtime lacks, or ""."""
     words = []
     for name, version in versions.items():
         highest = _HIGHEST_TFLITE.get(name) if format == "tflite" else _HIGHEST_ONNX.get(name)
@@ -108,7 +107,7 @@ def _of_tflite(data: bytes) -> dict[str, int]:
     versions: dict[str, int] = {}
     for index in range(model.OperatorCodesLength()):
         one = model.OperatorCodes(index)
-        # Codes above 127 have a field of their own; the older one then holds 127.
+        # Codes above 127 have a field of their own; the older field then holds 127.
         code = max(one.BuiltinCode(), one.DeprecatedBuiltinCode())
         name = _OP_NAMES.get(code, f"operator {code}")
         if code == schema.BuiltinOperator.CUSTOM:
@@ -120,7 +119,7 @@ def _of_tflite(data: bytes) -> dict[str, int]:
 def _of_onnx(data: bytes) -> dict[str, int]:
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's own
+    except Exception as error:  # protobuf has exceptions of its own
         raise ValueError(f"not an ONNX file: {error}") from None
     versions = {one.domain or "ai.onnx": int(one.version) for one in model.opset_import}
     return versions | {IR_VERSION: int(model.ir_version)}

@@ -1,7 +1,7 @@
-"""A network in int8, again and again, with more and more layers left float.
+"""Network in int8, converted repeatedly with more and more layers left in float.
 
-Ranges are found once: what runs the float network over all samples takes minutes, what rewrites a
-graph takes seconds.
+Ranges are computed once: a run of the float network over all samples takes minutes, a rewrite of
+the graph takes seconds.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from export.conversion.layer_errors import Layer, rank
 from workshop.keras_models.load import FloatNetwork
 
 _LOOKED_AT = 8
-"""Inputs that the layers are ranked on."""
+"""Number of inputs on which the layers are ranked."""
 
 
 class Int8(Protocol):
+    """Converter of one network to int8, with some layers left in float."""
+
     def make(self, kept_float: Sequence[str]) -> bytes:
-        """The file with these layers left float, beside those that always are."""
+        """Return the file with these layers left in float, in addition to those that always are."""
         ...
 
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that are int8 if none is left float, the worst first."""
+        """Return the layers that int8 converts if none is left in float, worst first."""
         ...
 
 
 class OnnxInt8:
-    """`folder` takes the ranges; with the same folder they serve several CPUs."""
+    """Int8 form in ONNX; `folder` stores the ranges and can be shared between CPUs."""
 
     def __init__(
         self,
@@ -48,12 +50,14 @@ class OnnxInt8:
         self._plain = b""
 
     def make(self, kept_float: Sequence[str]) -> bytes:
+        """Return the file with these layers left in float, in addition to those of `onnx_fixed`."""
         if kept_float:
             return self._made(kept_float)
         self._plain = self._plain or self._made(())
         return self._plain
 
     def layers(self) -> tuple[Layer, ...]:
+        """Return the layers that int8 converts, worst first."""
         fixed = onnx.onnx_fixed(self._ready)
         return rank(self._ready, self.make(()), islice(self._batches, _LOOKED_AT), fixed)
 
@@ -62,26 +66,31 @@ class OnnxInt8:
 
 
 class TfliteInt8:
-    """Layers go by the names of their output tensors."""
+    """Int8 form in TFLite; layers are named by their output tensors."""
 
     def __init__(
         self, source: FloatNetwork, debugger: Any, batches: conversion_batches.Batches
     ) -> None:
-        """`debugger` holds the network with its ranges."""
+        """Store `debugger`, which holds the network with its ranges."""
         self._source, self._debugger, self._batches = source, debugger, batches
 
     def make(self, kept_float: Sequence[str]) -> bytes:
+        """Return the file with these layers left in float, in addition to a gate's dense layers."""
         self._debugger.options = _options(self._source, kept_float)
         return bytes(self._debugger.get_nondebug_quantized_model())
 
     def layers(self) -> tuple[Layer, ...]:
+        """Return the layers that int8 converts, worst first."""
         float32 = tflite.tflite_float32(self._source)
         return tflite_layer_errors.rank(float32, self.make(()), islice(self._batches, _LOOKED_AT))
 
 
 @contextmanager
 def tflite_int8(source: FloatNetwork, batches: conversion_batches.Batches) -> Iterator[TfliteInt8]:
-    """Find the ranges of a network. A gate's dense layers stay float: its logit has no steps."""
+    """Compute the ranges of a network and yield its int8 form.
+
+    A gate's dense layers stay float, so that its logit is not quantised.
+    """
     with tflite.int8_converter(source, batches) as converter:
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter,

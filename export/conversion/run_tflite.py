@@ -1,11 +1,8 @@
-"""Runs one TFLite file on tflite-runtime, in a process that has nothing else loaded.
+"""Run of one TFLite file on tflite-runtime: no TensorFlow there, so import no export code.
+
+Usage:
 
     python -m export.conversion.run_tflite FILE INPUTS.npy OUTPUTS.npy INPUT_NAME OUTPUT_NAME
-
-INPUTS are (n, h, w, c), as the network takes them. It ends in OUTPUTS, float32 (n, ...), and exit
-code 0, or in exit code 1 and one line on stdout that says why not. Its environment is that of
-`export.conversion.minimum_runtime.interpreter`, which has no TensorFlow: nothing of the export may
-be imported here.
 """
 
 from __future__ import annotations
@@ -20,11 +17,15 @@ from edge_agent.inspection.runtime.tflite import TfliteRuntime
 
 
 def main(argv: list[str]) -> int:
+    """Run the file on INPUTS (n, h, w, c), write OUTPUTS, float32 (n, ...), and return 0.
+
+    On failure print the reason as one line on stdout and return 1.
+    """
     file, inputs, outputs, input_name, output_name = argv
     try:
         runtime = TfliteRuntime(Path(file), input_name, output_name, 1, "tflite-runtime")
         got = [runtime.run(one[None])[0] for one in np.load(inputs)]
-    except Exception as error:  # the library raises what it likes; the line is the answer
+    except Exception as error:  # the library raises many types; stdout reports each
         print(one_line(error))
         return 1
     np.save(outputs, np.stack(got))

@@ -1,4 +1,4 @@
-"""Convert a Keras network to TFLite; int8 is made in `partial_int8`."""
+"""Conversion of a Keras network to TFLite; int8 is made in `partial_int8`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from workshop.keras_models.load import FloatNetwork
 
 
 def tflite_float32(source: FloatNetwork) -> bytes:
+    """Return the network as TFLite in float32."""
     with _converter(source) as converter:
         return bytes(converter.convert())
 
 
 def tflite_float16(source: FloatNetwork) -> bytes:
-    """Weights as float16, half the size; a CPU computes in float32 all the same."""
+    """Return the network with float16 weights, half the size; a CPU still computes in float32."""
     with _converter(source) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
@@ -30,7 +31,7 @@ def tflite_float16(source: FloatNetwork) -> bytes:
 
 
 def tflite_dynamic(source: FloatNetwork) -> bytes:
-    """Weights as int8, ranges of the activations found at each run: needs no samples."""
+    """Return the network with int8 weights; ranges are computed at run time, without samples."""
     with _converter(source) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         return bytes(converter.convert())
@@ -38,7 +39,7 @@ def tflite_dynamic(source: FloatNetwork) -> bytes:
 
 @contextmanager
 def int8_converter(source: FloatNetwork, batches: Batches) -> Iterator[Any]:
-    """TensorFlow's converter, set to int8 with ranges from the batches."""
+    """Yield TensorFlow's converter, set to int8 with ranges from the batches."""
 
     def representative() -> Iterator[dict[str, Input]]:
         for batch in batches:
@@ -53,7 +54,7 @@ def int8_converter(source: FloatNetwork, batches: Batches) -> Iterator[Any]:
 @contextmanager
 def _converter(source: FloatNetwork) -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # The converter opens TensorFlow's own interpreter, which announces its retirement.
+        # The converter opens TensorFlow's own interpreter, which warns of its deprecation.
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
         serving = ServingModule(source.function)
         tf.saved_model.save(serving, folder, signatures={"serving_default": serving.serve})

@@ -1,10 +1,6 @@
-"""Which layers of a TFLite network int8 hurts most: as `export.conversion.layer_errors`, of
-activations alone.
+"""Error from int8 in each layer of a TFLite network, as `layer_errors`, for activations only.
 
-The converter's own QuantizationDebugger is not asked: it feeds each layer in float with what the
-int8 ones before it gave, so a concatenation or a pooling that shares its input's steps looks
-faultless whatever the steps are. Here the float network says what a tensor is, and the int8 one
-in what steps it is kept. Weights have steps of their own for each channel and are not looked at.
+Weights have steps of their own for each channel and are not compared.
 """
 
 from __future__ import annotations
@@ -30,13 +26,16 @@ class _Op:
     writes: str
 
 
+# The converter's own QuantizationDebugger is not used: it feeds each layer in float with the output
+# of the int8 layers before it, so a concatenation or pooling that shares the steps of its input
+# seems faultless. Here the float network gives a tensor's value, the int8 network its steps.
 class _Network:
-    """All tensors of a network by name, one input at a time."""
+    """Network with access to all its tensors by name, one input at a time."""
 
     def __init__(self, data: bytes) -> None:
         self._run = Interpreter(
             model_content=data,
-            # What a delegate computes has no tensors in between.
+            # A delegate does not expose intermediate tensors.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             experimental_preserve_all_tensors=True,
         )
@@ -53,16 +52,20 @@ class _Network:
         )
 
     def show(self, x: Input) -> None:
+        """Run the network on one input."""
         self._run.set_tensor(self._run.get_input_details()[0]["index"], x)
         self._run.invoke()
 
     def value(self, name: str) -> NDArray[np.float64]:
+        """Return the tensor of this name after the last run."""
         return np.asarray(self._run.get_tensor(self.tensors[name]["index"]), np.float64)
 
 
 def rank(float32: bytes, int8: bytes, inputs: Iterable[Input]) -> tuple[Layer, ...]:
-    """The int8 layers by the names of their output tensors, worst first. One input's activations
-    are in memory at a time."""
+    """Rank the int8 layers, named by their output tensors, worst first.
+
+    The activations of one input are in memory at a time.
+    """
     plain, whole = _Network(float32), _Network(int8)
     # The input is the same tensor on both sides of the first rounding.
     same = {op.writes: op.reads[0] for op in whole.ops if op.kind == "QUANTIZE"}

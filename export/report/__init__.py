@@ -1,1 +1,1 @@
-"""The export report: page, plots, pictures."""
+"""Export report: page, plots, pictures."""

@@ -1,8 +1,7 @@
-"""The last word on each artifact, on images that had no part in making it: `export.json`.
+"""Final figures of each artifact, on images that had no part in making it: `export.json`.
 
-Thresholds are chosen on the threshold set, each artifact's for itself, and counted on the test
-set. Nothing is changed after that: a test that decides is no test. The file holds no time and no
-path: the same input, the same bytes.
+Each artifact's threshold is chosen on the threshold set and counted on the test set; nothing
+changes after that. The file holds no time and no path: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from workshop.thresholds import choose
 
 
 class FlippedDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """An image on which artifact and float network decide differently, each at its threshold."""
+    """Image on which artifact and float network decide differently, each at its threshold."""
 
     name: str
     defective: bool
@@ -35,7 +34,7 @@ class FlippedDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorstImage(msgspec.Struct, frozen=True, kw_only=True):
-    """The image whose Dice falls most, from the float network's to the artifact's."""
+    """Image with the largest drop in Dice from the float network to the artifact."""
 
     name: str
     float_dice: float
@@ -43,22 +42,24 @@ class WorstImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """Over images, from float Keras: of the gate's logit, or of an image's mean probability."""
+    """Difference from float Keras over images: gate logit, or mean probability of an image."""
 
     largest: float
     p99: float
 
 
 class JudgedForm(NamedTuple):
-    """What is judged: an artifact by its label, or float Keras, which has no file."""
+    """Artifact under acceptance by its label, or float Keras, which has no file."""
 
     label: str
     size_bytes: int | None = None
 
 
 class GateAcceptance(msgspec.Struct, frozen=True, kw_only=True):
-    """A gate on the test set. `fault` as of `guard.gate_fault`; "" is none. `size_bytes` is None
-    for float Keras."""
+    """Figures of a gate on the test set.
+
+    `fault` is that of `criteria.gate_fault`; "" is none. `size_bytes` is None for float Keras.
+    """
 
     artifact: str
     size_bytes: int | None
@@ -71,9 +72,11 @@ class GateAcceptance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmenterAcceptance(msgspec.Struct, frozen=True, kw_only=True):
-    """A segmenter on the drawn defects of the test set. `drop` is the float network's Dice less
-    this one's, image by image; its interval is a bootstrap over images. `worst` is None where no
-    image has less than with the float network."""
+    """Figures of a segmenter on the drawn defects of the test set.
+
+    `drop` is the float network's Dice minus this one's, image by image; its interval is a bootstrap
+    over images. `worst` is None if no image has a lower Dice than with the float network.
+    """
 
     artifact: str
     size_bytes: int | None
@@ -85,13 +88,15 @@ class SegmenterAcceptance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Number of images and of defective images in one set."""
+
     part: str
     images: int
     defective: int
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`export.json`. In `gate` and `segmenter` float Keras comes first."""
+    """Content of `export.json`; in `gate` and `segmenter` float Keras comes first."""
 
     schema_version: Literal[1] = 1
     tool: str = f"linegate {VERSION}"
@@ -105,14 +110,14 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def thresholds(scores: Sequence[Scores], limits: Limits) -> tuple[float, ...]:
-    """Of each gate, from the threshold set; six digits, as the manifest keeps them."""
+    """Return each gate's threshold logit from the threshold set; six digits, as in the manifest."""
     return tuple(round(choose(s.values, s.defective, limits.miss_rate), 6) for s in scores)
 
 
 def gates(
     subjects: Sequence[JudgedForm], chosen: Sequence[float], test: Sequence[Scores], limits: Limits
 ) -> tuple[GateAcceptance, ...]:
-    """The first is float Keras, which the others are held against."""
+    """Return the figures of each gate; the first is float Keras, the reference of the others."""
     bad = test[0].defective
     # A score that is not a number is suspect, as on the line.
     suspect = [~(s.values < t) for s, t in zip(test, chosen, strict=True)]
@@ -143,7 +148,10 @@ def gates(
 def segmenters(
     subjects: Sequence[JudgedForm], test: Sequence[Scores], limits: Limits
 ) -> tuple[SegmenterAcceptance, ...]:
-    """The first is float Keras. An image without a number counts 0."""
+    """Return the figures of each segmenter; an image without a number counts 0.
+
+    The first is float Keras, the reference of the others.
+    """
     reference = test[0]
     return tuple(
         SegmenterAcceptance(
@@ -178,12 +186,12 @@ def _difference(scores: Scores) -> Difference:
 
 
 def encode(report: ExportReport) -> bytes:
-    """What is written to `export.json`."""
+    """Return the bytes of `export.json`."""
     return encode_json(report)
 
 
 def table(report: ExportReport) -> str:
-    """For a terminal."""
+    """Return the report as text for a terminal."""
     counts = ", ".join(f"{s.part} {s.images} ({s.defective} defective)" for s in report.sets)
     lines = [report.notice, f"sets: {counts}", ""]
     lines += _outcomes(report.outcomes)

@@ -1,4 +1,4 @@
-"""The report of an export as one HTML page. What a figure means stands beside it."""
+"""Report of an export as one HTML page; the meaning of a figure is explained beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LAYERS_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """An artifact in the first table; float Keras has no timing and no row."""
+    """Row of an artifact in the first table; float Keras has no timing and no comparison row."""
 
     stage: str
     verdict: GateAcceptance | SegmenterAcceptance
@@ -35,6 +35,7 @@ def html(
     flips: Sequence[ImageCard],
     worst: Sequence[ImageCard],
 ) -> str:
+    """Return the page as HTML."""
     timings = {(t.stage, t.artifact): t for t in speed.timings}
     by_row = {(r.stage, r.label): r for r in rows}
     verdicts: Mapping[str, Sequence[GateAcceptance | SegmenterAcceptance]]
@@ -66,12 +67,12 @@ def html(
 
 
 def _largest(lines: Sequence[_Line], stage: str) -> int:
-    """The size that the others are held against: float32 is the largest there is."""
+    """Return the reference size, float32, which is the largest form."""
     return max(line.verdict.size_bytes or 0 for line in lines if line.stage == stage)
 
 
 def _size(size_bytes: int) -> str:
-    """1,234 kB."""
+    """Return the size as text: 1,234 kB."""
     return f"{size_bytes / 1000:,.0f} kB"
 
 

@@ -1,4 +1,4 @@
-"""The report's pictures: images decided differently, masks that fell behind the float network's."""
+"""Pictures of the report: images with different decisions, masks worse than the float network's."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from export.report.document import FlippedDecision, GateAcceptance, SegmenterAcc
 from workshop.report.pictures import Panel, jpeg_url, small, tinted
 
 MOST = 24
-"""Of each kind."""
+"""Most pictures of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCard:
-    """One image. `lines` say what became of it, one for each artifact."""
+    """Picture of one image; `lines` describe its result, one for each artifact."""
 
     name: str
     lines: tuple[str, ...]
@@ -28,8 +28,10 @@ class ImageCard:
 
 
 def flips(examiner: Scorer, verdicts: Sequence[GateAcceptance]) -> tuple[ImageCard, ...]:
-    """Each image that some artifact decides differently than float Keras, up to MOST; those on
-    which most artifacts do come first, and of these the defects that are lost."""
+    """Return the images that some artifact decides differently than float Keras, up to MOST.
+
+    Images that the most artifacts decide differently come first, lost defects before others.
+    """
     by_name: dict[str, list[tuple[GateAcceptance, FlippedDecision]]] = {}
     for verdict in verdicts:
         for flip in verdict.flips:
@@ -47,8 +49,10 @@ def flips(examiner: Scorer, verdicts: Sequence[GateAcceptance]) -> tuple[ImageCa
 def worst_masks(
     examiner: Scorer, verdicts: Sequence[SegmenterAcceptance], networks: Sequence[Network]
 ) -> tuple[ImageCard, ...]:
-    """For each artifact the image whose Dice falls most. `networks` are those of the verdicts, in
-    their order, float Keras first."""
+    """Return the image with the largest drop in Dice of each artifact.
+
+    `networks` are those of `verdicts`, in the same order, float Keras first.
+    """
     at = {sample.name: index for index, sample in enumerate(examiner.data.samples)}
     cards = []
     for verdict, network in list(zip(verdicts, networks, strict=True))[1:]:
@@ -79,7 +83,7 @@ def _card(
 
 
 def _found(examiner: Scorer, network: Network, index: int) -> NDArray[np.uint8]:
-    """The classes of the regions, as on the line."""
+    """Return the class map of the regions, as on the line."""
     image = examiner.data.image(index)
     shape = (image.shape[0], image.shape[1])
     return class_map(regions(examiner.whole(network, image), shape, examiner.rule), shape)
@@ -90,7 +94,7 @@ def _lost(flip: FlippedDecision) -> bool:
 
 
 def _flip_line(verdict: GateAcceptance, flip: FlippedDecision, float_threshold: float) -> str:
-    """onnx-int8: a defect, passed as clean. Logit -4.810 at threshold -4.600; float Keras ..."""
+    """Return text: "onnx-int8: a defect, passed as clean. Logit -4.810 at threshold ..."."""
     what = "a defect" if flip.defective else "defect-free"
     now = "passed as clean" if flip.float_suspect else "now suspect"
     return (

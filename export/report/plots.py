@@ -1,4 +1,4 @@
-"""Plots of the report: the layers that int8 hurts most, one plot for each int8 form."""
+"""Plots of the report: the layers with the largest int8 error, one plot for each int8 form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST = 34
 
 
 def draw(one: FormOutcome) -> Plot:
-    """Signal-to-noise ratio of the worst layers of a form that was wanted in int8."""
+    """Plot the signal-to-noise ratio of the worst layers of a form that was wanted in int8."""
     shown = one.layers[:_SHOWN]
     kept = set(one.kept_float)
 

@@ -1,4 +1,4 @@
-"""What each artifact took on this machine: `speed.json`. It differs from run to run."""
+"""Time of each artifact on this machine: `speed.json`. It differs from run to run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workshop.machine import cpu_name
 
 
 class FormTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one input of the network (a tile where there are tiles), without preprocessing."""
+    """Time of one network input (a tile where there are tiles), without preprocessing."""
 
     stage: str
     artifact: str
@@ -23,14 +23,18 @@ class FormTiming(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    """Content of `speed.json`: the CPU, its threads and the times of all artifacts."""
+
     cpu: str
     threads: int
     timings: tuple[FormTiming, ...]
 
 
 def of(rows: Sequence[ComparisonRow]) -> Speed:
-    """The times of the comparison: artifact after artifact for each input, so that all of them
-    meet the same machine."""
+    """Return the times of the comparison.
+
+    For each input all artifacts run in turn, so that all meet the same load of the machine.
+    """
     return Speed(
         cpu=cpu_name(),
         threads=len(os.sched_getaffinity(0)),
@@ -48,5 +52,5 @@ def of(rows: Sequence[ComparisonRow]) -> Speed:
 
 
 def encode(speed: Speed) -> bytes:
-    """What is written to `speed.json`."""
+    """Return the bytes of `speed.json`."""
     return encode_json(speed)

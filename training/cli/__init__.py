@@ -1,1 +1,1 @@
-"""The commands of edge-train, one file each."""
+"""Commands of edge-train, one file each."""

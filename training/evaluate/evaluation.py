@@ -137,7 +137,7 @@ def _gate(records: Sequence[ImageRecord], thresholds: Sequence[float]) -> GateFi
 
 
 def notice(images: Images, models: dict[str, Model]) -> str:
-    """Return the first line of every report: if the models were trained on these images."""
+    """Return the first line of every report, on the use of these images in training."""
     unknown = [name for name, model in models.items() if not model.knows_seen]
     if images.seen:
         return (

@@ -106,7 +106,7 @@ def gate_plots(clean: Floats, defective: Floats, figures: GateFigures) -> tuple[
 
 
 def dice_plot(names: Sequence[str], values: Sequence[Estimate]) -> Plot:
-    """Dice per class with intervals, at least one of them with a value."""
+    """Plot the Dice per class with intervals; at least one has a value."""
 
     def draw(axes: Axes, style: PlotStyle) -> None:
         for row, one in enumerate(values):

@@ -1,1 +1,1 @@
-"""A training run: compilation, loop, checkpoints and run folder."""
+"""Training run: compilation, loop, checkpoints and run folder."""

@@ -1,4 +1,4 @@
-"""What happens after a step and after an epoch: progress, checkpoint, best weights, the end."""
+"""Callbacks of the training loop: progress, checkpoints, best weights, early end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ LAST, BEST = "last.npz", "best.npz"
 
 
 class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the best epoch by validation loss and the last one; ends after `patience` worse ones.
+    """Keeper of the best epoch by validation loss and of the last epoch.
 
-    With `keep_last` the last epoch counts as the best, and nothing ends early.
-    With `folder` None (every worker but the first) nothing is written. `names_of(epoch, step)`
-    tells which images a step saw, for a loss that is not a number.
+    The run ends after `patience` epochs without a new best one. With `keep_last` the last epoch
+    counts as the best, and the run does not end early. With `folder` None (every worker but the
+    first) nothing is written. `names_of(epoch, step)` returns the names of the images in a step,
+    for the error message of a loss that is not finite.
     """
 
     def __init__(
@@ -42,14 +43,16 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def ended(self) -> bool:
-        """Whether the last epochs, `patience` of them, were none of them the best."""
+        """Return True if none of the last `patience` epochs was the best."""
         done = self.progress
         return self._patience is not None and done.epochs - done.best_epoch >= self._patience
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch's index for error messages."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Raise RunError, with the names of the images, if the loss is not finite."""
         if not math.isfinite((logs or {})["loss"]):
             names = self._names_of(self._epoch, batch)
             raise RunError(
@@ -63,6 +66,10 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         return f"the checkpoint of epoch {self.progress.epochs} is kept"
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Record the epoch's figures and write its checkpoints; stop the training once `ended`.
+
+        Raises RunError if the validation loss is not finite.
+        """
         figures = {k: float(v) for k, v in (logs or {}).items()}
         loss = figures["val_loss"]
         if not math.isfinite(loss):
@@ -90,24 +97,27 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
-    """Steps on standard error, and a line for each epoch."""
+    """Progress bar of the steps on standard error, with a line for each epoch."""
 
     def __init__(self, keeper: EpochKeeper, epochs: int, steps: int, done: int) -> None:
         super().__init__()
         self._keeper, self._epochs = keeper, epochs
         self._shown = ExitStack()
-        # The epochs' lines stay, the bar need not.
+        # Only the lines of the epochs stay on the terminal.
         self._bar = self._shown.enter_context(
             counted(epochs * steps, "training", "step", kept=False, done=done * steps)
         )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Advance the bar by one step."""
         self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print the epoch's figures; an asterisk marks the best epoch so far."""
         figures = "  ".join(f"{k} {float(v):.4f}" for k, v in (logs or {}).items())
         best = "  *" if self._keeper.progress.best_epoch == epoch + 1 else ""
         say(f"epoch {epoch + 1}/{self._epochs}  {figures}{best}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the bar."""
         self._shown.close()

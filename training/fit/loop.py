@@ -49,7 +49,7 @@ def run(
             for step in range(steps):
                 listeners.on_train_batch_begin(step)
                 train_on(next(batches))
-                # Only the loss: an AUC at each step is expensive and nobody reads it.
+                # Only the loss: an AUC at each step is expensive and not displayed.
                 listeners.on_train_batch_end(step, {"loss": float(_loss(model).result())})
             logs = _logs(model)
             model.reset_metrics()

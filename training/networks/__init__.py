@@ -1,1 +1,1 @@
-"""The two networks, their losses and metrics."""
+"""Networks of the gate and the segmenter, their losses and metrics."""

@@ -1,4 +1,4 @@
-"""The networks in Keras: gate (ResNet50, He et al., arXiv:1512.03385) and segmenter (Res-U-Net).
+"""Networks in Keras: gate (ResNet50, He et al., arXiv:1512.03385) and segmenter (Res-U-Net).
 
 Both accept a backbone (`training.networks.backbones`) in place of their own encoder.
 """

@@ -1,4 +1,4 @@
-"""What training, evaluation and inspection need of a set of labelled images."""
+"""Sets of labelled images, as training, evaluation and inspection need them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Planes = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is known of an image before it is read.
+    """Facts about an image that are known before it is read.
 
-    `class_ids` are the defect classes on it, ascending, from 1, by its label and its mask together.
-    A defective image may have none: somebody saw the defect, and nobody named or drew it.
+    `class_ids` are its defect classes, ascending, from 1, by its label and its mask together. A
+    defective image may have none: its label names no class and its mask is empty or missing.
     """
 
     name: str
@@ -29,22 +29,22 @@ class Sample:
 
 
 class DataSet(Protocol):
-    """Labelled images, read one at a time. Reading raises WorkshopError that names the image."""
+    """Set of labelled images, read one at a time; reading raises WorkshopError naming the image."""
 
     name: str
     class_names: tuple[str, ...]
-    """Of the defect classes, 1 first."""
+    """Names of the defect classes, class 1 first."""
     samples: tuple[Sample, ...]
-    """In a fixed order; names are unique."""
+    """Samples in a fixed order; names are unique."""
 
     def image(self, index: int) -> Image:
-        """uint8 (lines, pixels) or RGB (lines, pixels, 3)."""
+        """Return the image: uint8 (lines, pixels) or RGB (lines, pixels, 3)."""
         ...
 
     def planes(self, index: int) -> Planes:
-        """The defects drawn on the image, in the image's own size."""
+        """Return the defects drawn on the image, in the image's own size."""
         ...
 
     def digest(self, index: int) -> str:
-        """The first 16 hexadecimal digits of the sha256 of what makes up the image."""
+        """Return the first 16 hexadecimal digits of the sha256 of the image's source."""
         ...

@@ -1,4 +1,4 @@
-"""Which layout is this?"""
+"""Choice of the data set class by the layout of a folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from workshop.errors import WorkshopError
 def open_dataset(
     path: Path, class_names: tuple[str, ...] | None = None, *, strict: bool = True
 ) -> DataSet:
-    """The data set in a folder, by its layout. Raises WorkshopError.
+    """Open the data set in a folder by its layout; raise WorkshopError if it is unusable.
 
-    `class_names` (of a trained model's card, or configured) holds: a class beyond it, or another
-    name for one, is an error. Without it the names come from the data. `strict` False opens data
-    in which single masks are broken, for those who look for such.
+    Args:
+        path: The folder.
+        class_names: Names from a trained model's card or the configuration; a class beyond them, or
+            another name for one, is an error. None takes the names from the data.
+        strict: False opens data with broken masks, for tools that search for them.
     """
     if masks.fits(path):
         return masks.MaskDataSet(path, class_names, strict=strict)

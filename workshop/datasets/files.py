@@ -1,4 +1,4 @@
-"""What the data sets on a disk have in common: a folder of images, and tables beside it."""
+"""Common parts of the data sets on disk: a folder of images, and tables beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGEST_DIGITS = 16
 
 
 class ImageFiles:
-    """Images of one folder, named by their files. Nothing is kept of one but its size in px."""
+    """Images of one folder, named by their files; only the size in px is kept of each."""
 
     def __init__(
         self, name: str, images: Path, samples: Sequence[Sample], class_names: tuple[str, ...]
@@ -29,10 +29,11 @@ class ImageFiles:
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def path(self, index: int) -> Path:
+        """Return the path of the image file."""
         return self._images / self.samples[index].name
 
     def image(self, index: int) -> Image:
-        """uint8 (lines, pixels) or RGB (lines, pixels, 3)."""
+        """Return the image: uint8 (lines, pixels) or RGB (lines, pixels, 3)."""
         path = self.path(index)
         try:
             image = read_image(path)
@@ -42,13 +43,13 @@ class ImageFiles:
         return image
 
     def size(self, index: int) -> tuple[int, int]:
-        """Lines and pixels of the image."""
+        """Return the lines and pixels of the image."""
         if index not in self._sizes:
             self.image(index)
         return self._sizes[index]
 
     def digest(self, index: int) -> str:
-        """The first 16 hexadecimal digits of the sha256 of the image file."""
+        """Return the first 16 hexadecimal digits of the sha256 of the image file."""
         path = self.path(index)
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGEST_DIGITS]
@@ -57,7 +58,7 @@ class ImageFiles:
 
 
 def list_images(folder: Path) -> tuple[str, ...]:
-    """Names of the image files in a folder, sorted. Raises WorkshopError where there is none."""
+    """Return the names of a folder's image files, sorted; raise WorkshopError if there is none."""
     try:
         names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     except OSError as error:
@@ -68,20 +69,22 @@ def list_images(folder: Path) -> tuple[str, ...]:
 
 
 def check_name(name: str, where: str) -> str:
-    """A file name without a folder, as it is; all else is refused, so no list leads elsewhere."""
+    """Return a file name without a folder unchanged; raise WorkshopError for any other."""
+    # A path in a list must not lead out of the data folder.
     if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
         raise WorkshopError(f"{where}: {name!r} is not a plain file name; take the path out")
     return name
 
 
 def check_class_names(names: tuple[str, ...] | None) -> None:
+    """Raise WorkshopError for a class name that is empty or occurs twice."""
     for name in names or ():
         if not name or (names or ()).count(name) > 1:
             raise WorkshopError(f"class_names: {name!r} is empty or there twice; name each once")
 
 
 def class_id_of(text: str, where: str) -> int:
-    """A class number, 0 for defect-free."""
+    """Return the class number, 0 for defect-free; raise WorkshopError unless it is 0 to 255."""
     try:
         number = int(text)
     except ValueError:
@@ -92,16 +95,16 @@ def class_id_of(text: str, where: str) -> int:
 
 
 def outside(class_id: int, names: tuple[str, ...], where: str) -> WorkshopError:
-    """The error about a class beyond the list."""
+    """Return the error for a class beyond the list of names."""
     return WorkshopError(f"{where}: class id {class_id} not in the list ({', '.join(names)})")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Rows of a CSV file: (file and line, to name it in an error; the columns asked for).
+    """Yield the rows of a CSV file: (file and line, for error messages; the columns asked for).
 
     Column names are compared without regard to case. Raises WorkshopError.
     """
-    # A field of run lengths is longer than csv's limit of 128 KiB where a mask is ragged.
+    # A field of run lengths exceeds csv's limit of 128 KiB if a mask is ragged.
     csv.field_size_limit(_MAX_FIELD_CHARS)
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:

@@ -11,7 +11,7 @@ from workshop.errors import WorkshopError
 
 
 def read(folder: Path, limit: int) -> list[Image]:
-    """Up to `limit` images, evenly spread over the names of `folder` or its images/."""
+    """Read up to `limit` images, evenly spread over the names of `folder` or its images/."""
     inside = folder / "images" if (folder / "images").is_dir() else folder
     try:
         paths = sorted(p for p in inside.iterdir() if p.suffix.lower() in SUFFIXES)
@@ -31,7 +31,7 @@ def read(folder: Path, limit: int) -> list[Image]:
 
 
 def class_names(folder: Path, count: int) -> tuple[str, ...]:
-    """From labels.csv (class_id, class_name) where it names classes 1 to `count`, else class_k."""
+    """Return the names 1 to `count` in labels.csv (class_id, class_name) or class_k."""
     names: dict[int, str] = {}
     if (folder / "labels.csv").is_file():
         with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:

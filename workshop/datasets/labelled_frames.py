@@ -1,4 +1,4 @@
-"""Labelled frames on the disk: images/, labels.csv and, where there are some, masks/."""
+"""Labelled frames on disk: images/, labels.csv and, optionally, masks/."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workshop.errors import WorkshopError
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """`class_id` 0 is defect-free; `defect_px` is None where labels.csv does not say."""
+    """Row of labels.csv: `class_id` 0 is defect-free; `defect_px` is None if it is not given."""
 
     image: Path
     class_id: int
@@ -19,7 +19,7 @@ class LabelledFrame:
 
 
 def read(folder: Path) -> tuple[LabelledFrame, ...]:
-    """The rows of labels.csv (file, class_id, optional defect_pixels). Raises WorkshopError."""
+    """Read labels.csv (file, class_id, optional defect_pixels); raise WorkshopError if unusable."""
     table = folder / "labels.csv"
     frames = []
     try:

@@ -1,9 +1,7 @@
 """Images with index masks: `images/`, optional `masks/`, optional `labels.csv`.
 
-A mask is a grey PNG of the image's stem and size: 0 defect-free, k the k-th class. An image without
-one has nothing drawn on it. `labels.csv` (file, class_name, class_id; class_id 0: defect-free)
-names every image and has the last word on whether it is defective: an image may be labelled and not
-drawn. Without it the masks say so.
+A mask is a grey PNG of the image's stem and size: 0 defect-free, k the k-th class. `labels.csv`
+(file, class_name, class_id; 0: defect-free) overrides masks and may label images without one.
 """
 
 from __future__ import annotations
@@ -30,19 +28,23 @@ from workshop.progress import each
 
 COLUMNS = ("file", "class_name", "class_id")
 _MAX_UNNAMED = 64
-"""More classes than this, and unnamed, are grey levels that somebody took for class numbers."""
+"""Limit of unnamed classes: more of them are probably grey levels taken for class numbers."""
 _SILENT = 200
 
 
 def fits(folder: Path) -> bool:
-    """Whether this folder has the layout."""
+    """Return True if this folder has the layout."""
     parts = ((folder / "masks").is_dir(), (folder / "labels.csv").is_file())
     return (folder / "images").is_dir() and any(parts)
 
 
 class MaskDataSet(ImageFiles):
-    """`strict`: a mask that cannot be used ends the opening; otherwise the image counts as
-    defective, of no class, and its planes raise the error."""
+    """Data set of images with index masks.
+
+    With `strict` an unusable mask raises WorkshopError on opening. Otherwise the image counts as
+    defective, without a class, and its planes raise the error. `labels.csv`, if present, names
+    every image; without it, an image without a mask has nothing drawn on it and is defect-free.
+    """
 
     def __init__(
         self, folder: Path, class_names: tuple[str, ...] | None = None, *, strict: bool = True
@@ -51,7 +53,7 @@ class MaskDataSet(ImageFiles):
         names = list_images(folder / "images")
         labels = _labels(folder, set(names))
         self._masks = _mask_files(folder / "masks", names)
-        # Whoever is labelled defect-free need not be looked at.
+        # Masks of images labelled defect-free need not be read.
         look = [n for n in names if n in self._masks and (labels is None or labels.ids[n])]
         limit = len(class_names) if class_names is not None else _MAX_UNNAMED
         drawn: dict[str, tuple[int, ...]] = {}
@@ -80,7 +82,7 @@ class MaskDataSet(ImageFiles):
         )
 
     def planes(self, index: int) -> Planes:
-        """bool (lines, pixels, classes); nothing drawn where there is no mask."""
+        """Return bool (lines, pixels, classes); all False if the image has no mask."""
         size, name = self.size(index), self.samples[index].name
         if name not in self._masks:
             return np.zeros((*size, len(self.class_names)), np.bool_)
@@ -129,7 +131,7 @@ def _labels(folder: Path, images: set[str]) -> _Labels | None:
 
 
 def _mask_files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The mask of each image that has one."""
+    """Return the mask of each image that has one."""
     if not folder.is_dir():
         return {}
     files = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == ".png"}
@@ -161,7 +163,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 
 def _drawn(path: Path, limit: int, class_names: tuple[str, ...] | None) -> tuple[int, ...]:
-    """The classes on a mask."""
+    """Return the classes on a mask; raise WorkshopError if it is unusable."""
     ids = np.flatnonzero(np.bincount(_read(path).ravel(), minlength=1)[1:]) + 1
     if ids.size and ids[-1] > limit:
         if class_names is not None:

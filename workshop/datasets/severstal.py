@@ -1,11 +1,7 @@
-"""The layout of the Severstal steel competition: `train_images/` and run lengths in `train.csv`.
+"""Layout of the Severstal steel competition: `train_images/` and run lengths in `train.csv`.
 
-`train.csv` has the columns ImageId, ClassId, EncodedPixels, or in its older form
-ImageId_ClassId ("name.jpg_3") and EncodedPixels; an empty field means nothing of that class.
-`defect_and_no_defect.csv` (ImageId, label), where there, names the images that are labelled:
-0 defect-free, 1 defective, even with nothing drawn; images in neither table are left out, and a
-line in the log counts them. Without it every image that `train.csv` does not draw on is
-defect-free.
+Columns: ImageId, ClassId, EncodedPixels, or ImageId_ClassId ("name.jpg_3"), EncodedPixels (older);
+an empty field: nothing of that class. Optional: `defect_and_no_defect.csv` (ImageId, label).
 """
 
 from __future__ import annotations
@@ -31,17 +27,24 @@ from workshop.errors import WorkshopError
 CLASS_NAMES = ("class_1", "class_2", "class_3", "class_4")
 
 _Runs = dict[str, dict[int, str]]
-"""Run lengths by image and class; an image may be named and have none."""
+"""Run lengths by image and class; an image may be listed without any."""
 
 _log = logging.getLogger(__name__)
 
 
 def fits(folder: Path) -> bool:
-    """Whether this folder has the layout."""
+    """Return True if this folder has the layout."""
     return (folder / "train_images").is_dir() and (folder / "train.csv").is_file()
 
 
 class SeverstalDataSet(ImageFiles):
+    """Data set in the layout of the Severstal competition.
+
+    `defect_and_no_defect.csv`, if present, names the labelled images: 0 defect-free, 1 defective,
+    even with nothing drawn. Images in neither table are left out, and a line in the log counts
+    them. Without it every image on which `train.csv` draws nothing is defect-free.
+    """
+
     def __init__(self, folder: Path, class_names: tuple[str, ...] | None = None) -> None:
         check_class_names(class_names)
         names = CLASS_NAMES if class_names is None else class_names
@@ -69,7 +72,7 @@ class SeverstalDataSet(ImageFiles):
         super().__init__(folder.resolve().name, folder / "train_images", samples, names)
 
     def planes(self, index: int) -> Planes:
-        """bool (lines, pixels, classes) from the run lengths."""
+        """Return bool (lines, pixels, classes), decoded from the run lengths."""
         size, sample = self.size(index), self.samples[index]
         planes = np.zeros((*size, len(self.class_names)), np.bool_)
         for class_id in sample.class_ids:
@@ -100,12 +103,12 @@ def _runs(path: Path, class_names: tuple[str, ...]) -> _Runs:
 
 
 def _rows(path: Path) -> list[tuple[str, tuple[str, ...]]]:
-    """Rows of (image, class, run lengths) of either form."""
+    """Return the rows of either form: image, (class, run lengths)."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             older = "imageid_classid" in file.readline().lower()
     except (OSError, UnicodeDecodeError):
-        older = False  # read_table says what is wrong
+        older = False  # read_table reports the error
     if not older:
         return list(read_table(path, ("ImageId", "ClassId", "EncodedPixels")))
     rows: list[tuple[str, tuple[str, ...]]] = []

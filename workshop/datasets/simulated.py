@@ -1,4 +1,4 @@
-"""The simulated strip as a data set: frames of seeded strips, rendered when they are read."""
+"""Simulated strip as a data set: frames of seeded strips, rendered when they are read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from workshop.errors import WorkshopError
 from workshop.progress import counted
 
 FRAME_LINES = 256
-# Strips that training may look at. Calibration and tests take theirs from other ranges
-# (see docs/internals.md, "Seeds"), so that no figure is reported on a strip seen here.
+# Strips for training only. Calibration and tests use other ranges (see docs/internals.md, "Seeds"),
+# so that no figure is reported on a strip used in training.
 TRAIN_SEEDS = range(1_000, 2_000)
 VALIDATION_SEEDS = range(2_000, 3_000)
 
@@ -28,10 +28,10 @@ _SILENT = 200
 
 
 class SimulatedDataSet:
-    """The first `frames_per_strip` frames of each strip. Frames with a little defect (fewer than
-    MIN_DEFECT_PX) are left out.
+    """Data set of the first `frames_per_strip` frames of each strip.
 
-    Opening works out the labels, which takes some milliseconds a frame; reading renders.
+    Frames with a small defect (fewer than MIN_DEFECT_PX) are left out. Opening computes the labels,
+    which takes some milliseconds a frame; reading renders.
     """
 
     def __init__(
@@ -65,28 +65,28 @@ class SimulatedDataSet:
 
     @staticmethod
     def seed(sample: Sample) -> int:
-        """The seed of the strip that a sample is a frame of."""
+        """Return the seed of the strip that a sample is a frame of."""
         return int(sample.name.removeprefix("seed").partition("-")[0])
 
     def image(self, index: int) -> Image:
-        """uint8 (256, width)."""
+        """Render the image: uint8 (256, width)."""
         seed, line = self._at[index]
         return self._strip(seed).render(line, FRAME_LINES)
 
     def planes(self, index: int) -> Planes:
-        """bool (256, width, 4): the top defect where several lie on each other."""
+        """Return bool (256, width, 4): only the top defect where several overlap."""
         seed, line = self._at[index]
         truth = self._strip(seed).truth(line, FRAME_LINES)
         ids = np.arange(1, len(CLASS_NAMES) + 1, dtype=np.uint8)
         return np.asarray(truth[:, :, None] == ids, np.bool_)
 
     def digest(self, index: int) -> str:
-        """Of the settings, the seed and the frame's name, which make up the image."""
+        """Return the digest of settings, seed and frame name, which define the image."""
         text = f"{self._settings!r} {self._at[index][0]} {self.samples[index].name}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _strip(self, seed: int) -> SteelStrip:
-        """A strip keeps its last blocks, so frames read in order cost least."""
+        """Return the strip of `seed`; it caches its last blocks, so reading in order is fastest."""
         if seed not in self._strips:
             self._strips[seed] = SteelStrip(seed, self._settings)
             while len(self._strips) > _STRIPS_KEPT:

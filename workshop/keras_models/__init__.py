@@ -1,1 +1,1 @@
-"""Load trained Keras models and freeze them."""
+"""Loading and freezing of trained Keras models."""

@@ -1,8 +1,7 @@
-"""Trained models as people have them, as one function of a batch of images.
+"""Loading of trained models in the usual formats, as one function of a batch of images.
 
-`.keras` and `.h5` files, a SavedModel folder, or an architecture in JSON with its weights (the
-form of Keras 2.3). Loss and optimizer are left behind. Nothing that a file brings as code runs,
-unless it is trusted.
+`.keras` and `.h5` files, a SavedModel folder, or JSON with weights (Keras 2.3). Loss and optimizer
+are dropped. No code from a file is executed unless the file is trusted.
 """
 
 from __future__ import annotations
@@ -20,16 +19,19 @@ import tensorflow as tf
 from edge_agent.errors import first_line
 from workshop.errors import WorkshopError
 
-# What a layer of Keras 2 may take from TensorFlow by name, beside its own operators.
+# Functions that a layer of Keras 2 may import from TensorFlow by name, beside its own operators.
 _SAFE_FUNCTIONS = ("__operators__.", "math.", "nn.", "image.", "concat", "reshape", "cast", "stack")
-# Neither of the two marks of an operator that reaches out of the graph is complete.
+# Checked besides the stateful flag: neither alone finds every operator that reaches out of a graph.
 _REACHING_OUT = ("PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KerasNetwork:
-    """`call` takes float32 (batch, h, w, c) and gives one tensor; `shape` is (h, w, c), with None
-    where the model leaves it open. `owner` keeps the weights alive."""
+    """Loaded network as a function.
+
+    `call` takes float32 (batch, h, w, c) and returns one tensor; `shape` is (h, w, c), with None
+    where the model leaves it open. `owner` keeps the weights alive.
+    """
 
     call: Callable[[Any], Any]
     shape: tuple[int | None, ...]
@@ -37,7 +39,7 @@ class KerasNetwork:
 
 
 def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
-    """Raises WorkshopError with what is wrong, without the argument's name."""
+    """Load a model; raise WorkshopError with the problem, without the argument's name."""
     if path.suffix == ".json":
         if weights is None:
             raise WorkshopError(f"{path}: an architecture without weights; give them beside it")
@@ -53,7 +55,7 @@ def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
     try:
         # safe_mode refuses code in .keras files.
         model = keras.saving.load_model(path, compile=False, safe_mode=not trust)
-    except Exception as error:  # Keras raises many kinds for a file it does not like
+    except Exception as error:  # Keras raises many types for an invalid file
         why = first_line(error)
         if not trust and "safe_mode" in str(error):
             why = "it holds a Lambda layer, which is code; add --trust if you know who made it"
@@ -64,8 +66,8 @@ def load(path: Path, weights: Path | None, *, trust: bool) -> KerasNetwork:
 
 
 def refuse_reaching_out(function: Any, path: Path, *, trust: bool) -> None:
-    """WorkshopError if the graph has operators that call Python or touch files."""
-    from tensorflow.python.framework import op_def_registry  # has no public twin
+    """Raise WorkshopError if the graph has operators that call Python or access files."""
+    from tensorflow.python.framework import op_def_registry  # has no public equivalent
 
     for operation in function.graph.get_operations():
         found = op_def_registry.get(operation.type)
@@ -93,7 +95,7 @@ def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
     if not weights.is_file():
         raise WorkshopError(f"{weights}: no such file; give the weights of {path.name}")
     _refuse_code(path, config, trust=trust)
-    # Keras 3 does not read what Keras 2 wrote as JSON.
+    # Keras 3 does not read JSON written by Keras 2.
     import tf_keras
 
     if trust:
@@ -101,7 +103,7 @@ def _from_json(path: Path, weights: Path, *, trust: bool) -> Any:
     try:
         model = tf_keras.models.model_from_json(text)
         model.load_weights(weights)
-    except Exception as error:  # Keras raises many kinds
+    except Exception as error:  # Keras raises many types
         raise WorkshopError(f"{path} with {weights.name}: {first_line(error)}") from None
     return model
 
@@ -111,7 +113,7 @@ def _in_keras_2(path: Path) -> Any | None:
 
     try:
         return tf_keras.models.load_model(path, compile=False)
-    except Exception:  # then the message of Keras 3 stands
+    except Exception:  # the message of Keras 3 is reported instead
         return None
 
 
@@ -121,7 +123,7 @@ def _from_saved_model(path: Path) -> KerasNetwork:
         call = owner.signatures["serving_default"]
     except KeyError:
         raise WorkshopError(f"{path}: no serving_default signature; save it with one") from None
-    except Exception as error:  # a damaged one raises whatever it meets first
+    except Exception as error:  # a damaged file may raise any exception
         raise WorkshopError(f"{path}: not a SavedModel: {first_line(error)}") from None
     given, result = call.structured_input_signature[1], call.structured_outputs
     if len(given) != 1 or len(result) != 1:
@@ -157,7 +159,7 @@ def _refuse_code(path: Path, config: Any, *, trust: bool) -> None:
 
 
 def _layers(tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Class name and configuration of every layer, nested ones too."""
+    """Yield the class name and configuration of every layer, nested ones too."""
     if isinstance(tree, dict):
         if isinstance(tree.get("config"), dict):
             yield str(tree.get("class_name", "")), tree["config"]

@@ -1,4 +1,4 @@
-"""A network as one TensorFlow graph with its weights inside: what both converters start from."""
+"""Network as one TensorFlow graph with its weights inside, the input of both converters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ INPUT, OUTPUT = "image", "output"
 
 
 def freeze(call: Callable[[Any], Any], shape: tuple[int, ...], kind: Any = tf.float32) -> Any:
-    """`call` on one image (1, h, w, c) as a concrete function without variables."""
-    from tensorflow.python.framework.convert_to_constants import (  # has no public twin
+    """Return `call` on one image (1, h, w, c) as a concrete function without variables."""
+    from tensorflow.python.framework.convert_to_constants import (  # has no public equivalent
         convert_variables_to_constants_v2,
     )
 
@@ -23,9 +23,9 @@ def freeze(call: Callable[[Any], Any], shape: tuple[int, ...], kind: Any = tf.fl
 
 
 def without_sigmoid(frozen: Any) -> Any | None:
-    """The function up to its last sigmoid; None where it does not end in one.
+    """Return the function up to its last sigmoid; None if it does not end in one.
 
-    Int8 and the sigmoid do not go together: near p = 0.01 few steps are left (1/256 each).
+    Int8 after a sigmoid is too coarse: its steps are 1/256 each, few of them near p = 0.01.
     """
     (output,) = frozen.outputs
     while output.op.type == "Identity":
@@ -36,15 +36,18 @@ def without_sigmoid(frozen: Any) -> Any | None:
 
 
 def from_uint8(frozen: Any) -> Any:
-    """The function with the camera's levels as its input, scaled by what `preprocess.scale`
-    multiplies with. A converter may put that into the first weights: the last digit may differ."""
+    """Return the function with the camera's uint8 levels as its input.
+
+    They are scaled by the factor of `preprocess.scale`. A converter may fold it into the first
+    weights: the last digit may differ.
+    """
     scale = tf.constant(np.float32(1 / 255))
     shape = tuple(frozen.inputs[0].shape[1:])
     return freeze(lambda image: frozen(tf.cast(image, tf.float32) * scale)[0], shape, tf.uint8)
 
 
 class ServingModule(tf.Module):  # type: ignore[misc]
-    """The function with names that the converters keep."""
+    """Module with input and output names that the converters keep."""
 
     def __init__(self, frozen: Any) -> None:
         super().__init__()

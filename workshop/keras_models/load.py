@@ -1,6 +1,6 @@
-"""A trained network ready to convert: checked, frozen, a gate ending in a logit.
+"""Trained network ready to convert: checked, frozen, a gate ending in a logit.
 
-How a model wants its input says its card; without one it is taken for the seed's.
+The model's card describes its input; without a card the seed's preprocessing is assumed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _Shape = tuple[int, int, Literal[1, 3]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatNetwork:
-    """`function` is the network as `frozen.freeze` makes it; `output_shape` is (1,) or (h, w,
-    classes). `note` says what was changed on it, for the manifest."""
+    """Checked float network.
+
+    `function` is the network as `freeze.freeze` returns it; `output_shape` is (1,) or (h, w,
+    classes). `note` describes changes made to it, for the manifest.
+    """
 
     stage: str
     function: Any
@@ -39,7 +42,7 @@ class FloatNetwork:
     card: ModelCard | None = None
 
     def run(self, batch: Input) -> NDArray[np.float32]:
-        """The float network on inputs (n, h, w, c): float32 (n, 1) or (n, h, w, classes)."""
+        """Return the network's output for (n, h, w, c): float32 (n, 1) or (n, h, w, classes)."""
         outputs = [self.function(tf.constant(one[None]))[0].numpy() for one in batch]
         return np.concatenate(outputs)
 
@@ -52,10 +55,10 @@ def load(
     trust: bool = False,
     uint8_input: bool = False,
 ) -> FloatNetwork:
-    """Load what `keras_in.load` takes as "gate" or "segmenter". Raises WorkshopError.
+    """Load a model that `files.load` accepts as "gate" or "segmenter"; raise WorkshopError.
 
-    `uint8_input`: where the input is divided by 255, the network does that itself; to standardise
-    by the input's own mean and deviation stays with the line.
+    With `uint8_input` the network itself divides its input by 255, if that is its preprocessing.
+    Standardisation by the input's own mean and deviation is done on the line in any case.
     """
     try:
         loaded = files.load(path, weights, trust=trust)
@@ -84,14 +87,14 @@ def load(
 
 
 def _files(path: Path, weights: Path | None) -> list[Path]:
-    """All that makes up the model, in a fixed order."""
+    """Return all files of the model, in a fixed order."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return [path] if weights is None else [path, weights]
 
 
 def _card(path: Path) -> ModelCard | None:
-    # Only a .keras file is an archive that can hold one.
+    # Only a .keras file is an archive, which can hold a card.
     return model_card.read(path) if path.is_file() and zipfile.is_zipfile(path) else None
 
 
@@ -120,7 +123,7 @@ def _check_card(
 
 
 def _spec(stage: str, shape: _Shape, output: tuple[int, ...]) -> InputSpec:
-    """The seed's preprocessing at the model's own input size."""
+    """Return the seed's preprocessing at the model's own input size."""
     usual = GATE_INPUT if stage == "gate" else SEGMENTER_INPUT
     if stage == "gate" and output != (1,):
         raise WorkshopError(f"--gate: output {output}; one logit, (1,) an image, is needed")

@@ -1,4 +1,4 @@
-"""A plot as SVG, for a light and a dark page. Pure; nothing global is touched."""
+"""Plots as SVG, for a light and a dark page. Pure; no global state is changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE_IN = (5.0, 3.6)
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """`text` says in words what the picture shows."""
+    """Plot in both colour schemes; `text` describes it in words."""
 
     title: str
     text: str
@@ -26,13 +26,15 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class PlotStyle:
+    """Colours of one scheme, as hex strings."""
+
     ink: str
     grid: str
     clean: str
     defect: str
 
 
-# Okabe and Ito's blue and orange, told apart by the colour-blind too; lighter on dark.
+# Okabe and Ito's blue and orange, which the colour-blind can distinguish; lighter on dark.
 _LIGHT = PlotStyle(ink="#1f2328", grid="#d5d9de", clean="#0072b2", defect="#d55e00")
 _DARK = PlotStyle(ink="#d6dade", grid="#3a4048", clean="#56b4e9", defect="#ff9d4d")
 
@@ -43,7 +45,7 @@ def plot(
     draw: Callable[[Axes, PlotStyle], None],
     height_in: float = _SIZE_IN[1],
 ) -> Plot:
-    """`draw` is called for each look, with axes that have no more than a grid."""
+    """Plot with `draw`, called for each style with axes that have only a grid."""
     light, dark = (_svg(draw, look, height_in) for look in (_LIGHT, _DARK))
     return Plot(title, text, light, dark)
 
@@ -52,9 +54,9 @@ def _svg(draw: Callable[[Axes, PlotStyle], None], look: PlotStyle, height_in: fl
     buffer = io.BytesIO()
     look_of = matplotlib.rc_context(
         {
-            # The same figures, the same bytes.
+            # The same figures give the same bytes.
             "svg.hashsalt": "linegate",
-            # Text stays text: a class name may be in any script, and the browser has the letters.
+            # Text stays text: a class name may be in any script, and the browser has the glyphs.
             "svg.fonttype": "none",
             "font.size": 11,
             "text.color": look.ink,
@@ -64,12 +66,12 @@ def _svg(draw: Callable[[Axes, PlotStyle], None], look: PlotStyle, height_in: fl
             "ytick.color": look.ink,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            # A class name with two dollar signs is a name.
+            # A class name with two dollar signs is not a formula.
             "text.parse_math": False,
         }
     )
     with look_of, warnings.catch_warnings():
-        # Only for the layout, which may be a little out.
+        # Needed only for the layout, which may be slightly off.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         figure = Figure(figsize=(_SIZE_IN[0], height_in), layout="constrained")
         axes = figure.subplots()

@@ -1,6 +1,6 @@
-"""One HTML file that works offline, on a phone and at night: no scripts, all escaped, all inside.
+"""Report as one HTML file for offline use, phones and dark mode: no scripts, all escaped.
 
-`page.html.j2` is the frame of every report, `page_macros.html.j2` what their templates share.
+`page.html.j2` is the frame of every report, `page_macros.html.j2` is shared by their templates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SHARED = ("page.html.j2", "page_macros.html.j2")
 
 
 def render(package: str, template: str, **values: object) -> str:
-    """The page of a template in `package`, which extends `page.html.j2`."""
+    """Render a template in `package` that extends `page.html.j2`; return the page."""
     sources = {name: _text("workshop.report", name) for name in _SHARED}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader({**sources, template: _text(package, template)}),
@@ -30,14 +30,14 @@ def render(package: str, template: str, **values: object) -> str:
 
 
 def value_text(one: Share | Estimate) -> str:
-    """97.1 % of a share, 0.842 of an estimate."""
+    """Return the value as text: 97.1 % for a share, 0.842 for an estimate."""
     if one.value is None:
         return "none to judge"
     return f"{100 * one.value:.1f} %" if isinstance(one, Share) else f"{one.value:.3f}"
 
 
 def bounds_text(one: Share | Estimate) -> str:
-    """33 of 34; 84.7 to 99.9 %, or 0.801 to 0.880."""
+    """Return the interval as text: 33 of 34; 84.7 to 99.9 %, or 0.801 to 0.880."""
     if one.low is None or one.high is None:
         return ""
     if isinstance(one, Share):
@@ -46,6 +46,7 @@ def bounds_text(one: Share | Estimate) -> str:
 
 
 def svg_url(data: bytes) -> str:
+    """Return an SVG file as a data URL."""
     return "data:image/svg+xml;base64," + base64.b64encode(data).decode("ascii")
 
 

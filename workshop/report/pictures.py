@@ -1,4 +1,4 @@
-"""Pictures of a report's page: small, with defects tinted, inside the page."""
+"""Pictures of a report's page: small, with tinted defects, embedded in the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.frame import Image
 
-# Okabe and Ito's colours, told apart by the colour-blind too. RGB.
+# Okabe and Ito's colours, which the colour-blind can distinguish. RGB.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167), (213, 94, 0))
 _LONGEST_PX = 800
 _TINT = 0.45
@@ -20,12 +20,14 @@ _TINT = 0.45
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """Picture with its title; `url` is a data URL."""
+
     title: str
     url: str
 
 
 def small(image: Image) -> Image:
-    """RGB, the longer side no more than 800 px."""
+    """Return the image as RGB, the longer side at most 800 px."""
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     factor = _LONGEST_PX / max(image.shape[:2])
@@ -36,7 +38,7 @@ def small(image: Image) -> Image:
 
 
 def tinted(picture: Image, masks: Sequence[NDArray[np.bool_]]) -> Image:
-    """Classes as tinted areas with an outline; a class of a single pixel stays to be seen."""
+    """Tint the classes and outline them, so that a class of a single pixel stays visible."""
     out = picture.copy()
     for k, mask in enumerate(masks, 1):
         if not mask.any():
@@ -55,10 +57,12 @@ def tinted(picture: Image, masks: Sequence[NDArray[np.bool_]]) -> Image:
 
 
 def colour(class_id: int) -> tuple[int, int, int]:
+    """Return the RGB colour of a class, from 1; colours repeat."""
     return _COLOURS[(class_id - 1) % len(_COLOURS)]
 
 
 def jpeg_url(picture: Image) -> str:
+    """Return an RGB picture as a JPEG data URL."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     # Full colour resolution: outlines are one pixel wide.
     how = [
