@@ -182,7 +182,7 @@ def _messages(first: int, count: int) -> list[Message]:
     return found
 
 
-def _nothing_gives_way(gone: Sequence[Message], before: int) -> Message:
+def _nothing_gives_way(gone: Sequence[Message], before: int) -> Message:  # noqa: ARG001 - as the spool calls it
     raise EdgeError(f"{len(gone)} of the backlog found no room")
 
 

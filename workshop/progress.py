@@ -106,7 +106,7 @@ class _Bar:
     def note(self, text: str) -> None:
         self._bar.set_postfix_str(text)
 
-    def close(self, *, kept: bool) -> None:
+    def close(self, *, kept: bool) -> None:  # noqa: ARG002 - as the bar
         self._bar.close()
 
 

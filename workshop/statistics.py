@@ -65,7 +65,7 @@ def estimate(rows: Floats, figure: Callable[[Floats], Floats], *, seed: int = 0)
     if n == 1:  # every resample is that image; scipy refuses it
         return summary(n, value, np.array([value]))
 
-    def drawn(images: NDArray[np.int64], axis: int) -> Floats:
+    def drawn(images: NDArray[np.int64], axis: int) -> Floats:  # noqa: ARG001 - scipy's signature
         sums = rows[images].sum(axis=-2)
         return figure(sums.reshape(-1, sums.shape[-1])).reshape(sums.shape[:-1])
 

@@ -48,7 +48,7 @@ class _Network:
                 tuple(names[i] for i in op["inputs"] if i in names),
                 names[op["outputs"][0]],
             )
-            for op in self._run._get_ops_details()
+            for op in self._run._get_ops_details()  # noqa: SLF001 - no public way
         )
 
     def show(self, x: Input) -> None:

@@ -47,7 +47,7 @@ class EpochKeeper(keras.callbacks.Callback):  # type: ignore[misc]
         done = self.progress
         return self._patience is not None and done.epochs - done.best_epoch >= self._patience
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras' signature
         """Record the epoch's index for error messages."""
         self._epoch = epoch
 
@@ -108,7 +108,7 @@ class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
             counted(epochs * steps, "training", "step", kept=False, done=done * steps)
         )
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras' signature
         """Advance the bar by one step."""
         self._bar.update()
 
@@ -118,6 +118,6 @@ class ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
         best = "  *" if self._keeper.progress.best_epoch == epoch + 1 else ""
         say(f"epoch {epoch + 1}/{self._epochs}  {figures}{best}")
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras' signature
         """Close the bar."""
         self._shown.close()
