@@ -73,10 +73,7 @@ class BundleStore:
             return self._rebuilt()
 
     def change(self, to: Callable[[UpdateRecord], UpdateRecord]) -> UpdateRecord:
-        """Write the record that `to` returns, then remove the bundles that it no longer names.
-
-        Raises UpdateError, also if the disk cannot be written; the record is then unchanged.
-        """
+        """Write the record that `to` returns, and remove bundles it does not name."""
         try:
             self._make_folders()
             with self._locked("lock", _LOCK_WAIT_S, "the record is in use"):
@@ -298,7 +295,5 @@ def _copy(source: Path, target: Path, limit_bytes: int) -> None:
 
 def _on_disk(error: OSError) -> UpdateError:
     """Return the UpdateError that reports a disk error."""
-    return UpdateError(
-        f"update: {error.filename or 'the state folder'}: {error.strerror}; free the disk, or run "
-        "as the agent's user"
-    )
+    where, fix = error.filename or "the state folder", "free the disk, or run as the agent's user"
+    return UpdateError(f"update: {where}: {error.strerror}; {fix}")

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 # FFmpeg reads this once, at first use. Its log is replaced by one-line errors of this module.
@@ -19,47 +19,19 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
+from edge_agent.camera.backends.capture import Capture, open_capture
 from edge_agent.camera.base import CameraLost, EndOfStream, LossReason, StreamCounters
 from edge_agent.config.camera import GstreamerCamera, RtspCamera, V4l2Camera, VideoCamera
 from edge_agent.errors import CameraError
 from edge_agent.frame import Block, GapReason, LineSpan
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
 OpenCvConfig = V4l2Camera | RtspCamera | GstreamerCamera | VideoCamera
 
 _OPEN_MS, _READ_MS = 4000, 1500
 _MAX_SECRET_BYTES = 4096
-
-
-class Capture(Protocol):
-    """Subset of cv2.VideoCapture that the backend uses."""
-
-    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
-        """Return True if the source is open."""
-        ...
-
-    def read(self) -> tuple[bool, Any]:
-        """Return True and the next image, or False and None."""
-        ...
-
-    def get(self, prop: int, /) -> float:
-        """Return the value of a property."""
-        ...
-
-    def set(self, prop: int, value: float, /) -> bool:
-        """Set a property; return False if it is not supported."""
-        ...
-
-    def release(self) -> None:
-        """Close the source."""
-        ...
-
-
-def open_capture(name: str, api: int, parameters: Sequence[int]) -> Capture:
-    """Open a cv2.VideoCapture with OpenCV's own log switched off."""
-    # At the top level until OpenCV 4.12, in cv2.utils.logging since.
-    silence = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
-    silence(0)
-    return cv2.VideoCapture(name, api, parameters)
 
 
 class OpenCvBackend:

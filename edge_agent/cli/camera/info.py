@@ -105,11 +105,11 @@ def _opened(config: CameraConfig, kind: str, *, every: bool) -> text.CameraInfo:
 
 def _monitored(config: GenicamCamera, *, every: bool) -> text.CameraInfo:
     """Read the features of a camera that another program may control; set nothing."""
-    from edge_agent.camera.backends.genicam import viva
+    from edge_agent.camera.backends.genicam import viva, viva_nodes
 
     camera, found = viva.connect(config, monitor=True)
     try:
-        rows = _features(viva.VivaNodes(camera), every=every)
+        rows = _features(viva_nodes.VivaNodes(camera), every=every)
         return text.CameraInfo(
             text.CameraMonitored(camera=found, packet_size=viva.packet_size(camera)), rows
         )

@@ -37,7 +37,7 @@ def register(acts: Commands) -> None:
 
 
 def _test(args: argparse.Namespace) -> None:
-    from edge_agent.camera.commissioning import judge, table
+    from edge_agent.camera.test_report import judge, table
     from edge_agent.cli.camera.session import assembled
 
     with assembled(camera_of(args)) as (camera, session):

@@ -176,11 +176,7 @@ class Spool:
         return tuple(found)
 
     def send_again(self, choice: MessageFilter) -> int:
-        """Mark sent messages and dead letters as unsent.
-
-        Returns:
-            The number of messages; 0 while the spool is in memory.
-        """
+        """Mark sent messages and dead letters as unsent; return how many, 0 while in memory."""
         if self._disk is None or self._memory is not None:
             return 0
         try:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edge_agent.camera.base import CameraCounts
-from edge_agent.camera.commissioning import BlockRecorder, exposure, focus, judge, table
+from edge_agent.camera.commissioning import BlockRecorder, exposure, focus
+from edge_agent.camera.test_report import judge, table
 from edge_agent.frame import Block, LineSpan
 
 

@@ -12,14 +12,12 @@ import time
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from edge_agent.camera.backends.genicam import features, gvcp, viva
+from edge_agent.camera.backends.genicam import features, gvcp, viva, viva_nodes
 from edge_agent.camera.backends.genicam.block_ids import BlockCount
 from edge_agent.camera.backends.genicam.discovery import DiscoveredCamera
-from edge_agent.camera.backends.genicam.features import Value
+from edge_agent.camera.backends.genicam.payload import as_number, fault_of, lines_of
 from edge_agent.camera.base import CameraLost, LossReason, StreamCounters
-from edge_agent.camera.stream import pixel_formats
 from edge_agent.config.camera import GenicamCamera
 from edge_agent.errors import CameraError, one_line
 from edge_agent.frame import Block, GapReason, LineSpan
@@ -127,9 +125,9 @@ class GenicamBackend:
         return None
 
     @property
-    def nodes(self) -> viva.VivaNodes:
+    def nodes(self) -> viva_nodes.VivaNodes:
         """Return the camera's features."""
-        return viva.VivaNodes(self._camera)
+        return viva_nodes.VivaNodes(self._camera)
 
     def counters(self) -> StreamCounters:
         """Return the library's stream statistics as counters."""
@@ -179,7 +177,7 @@ class GenicamBackend:
             clock=_clock(nodes),
         )
 
-    def _enable_chunks(self, nodes: viva.VivaNodes) -> tuple[str, ...]:
+    def _enable_chunks(self, nodes: viva_nodes.VivaNodes) -> tuple[str, ...]:
         wanted = self._config.chunks
         selector = nodes.node("ChunkSelector")
         has = selector.entries if selector else ()
@@ -237,13 +235,13 @@ class GenicamBackend:
         chunks = self._chunk_values(frame)
         known = frame.width > 0 and frame.height > 0
         pixel_format = frame.pixel_format if known else self.opened.pixel_format
-        fault, reason = _fault(frame)
+        fault, reason = fault_of(frame)
         data = None
         if not fault:
             if pixel_format in _AS_SENT and not frame.padding_x:
                 data = frame.to_numpy()
             else:
-                data, fault = _payload(frame, pixel_format)
+                data, fault = lines_of(frame, pixel_format)
                 reason = GapReason.BAD_FRAME if fault else reason
         encoder = chunks.pop(_ENCODER, None)
         return Block(
@@ -273,46 +271,11 @@ class GenicamBackend:
     def _chunk_values(self, frame: Any) -> dict[str, int | float]:
         if not self.opened.chunks or not frame.is_complete or not frame.chunks:
             return {}
-        numbers = {n: _number(text) for n, text in self._camera.chunk_features(frame).items()}
+        numbers = {n: as_number(text) for n, text in self._camera.chunk_features(frame).items()}
         return {name: number for name, number in numbers.items() if number is not None}
 
 
-def _fault(frame: Any) -> tuple[str, GapReason]:
-    status = frame.status.value
-    if status == "Complete":
-        return "", GapReason.INCOMPLETE
-    if status == "Incomplete":
-        missing = frame.missing_packets
-        return f"{missing} of its packets never came", GapReason.INCOMPLETE
-    if status == "DeviceStatus":
-        return f"the camera says status 0x{frame.device_status or 0:04X}", GapReason.BAD_FRAME
-    return "its last packets never came", GapReason.INCOMPLETE
-
-
-def _payload(frame: Any, pixel_format: str) -> tuple[Any, str]:
-    """Return the payload without line padding and chunks, or None and the fault."""
-    raw = np.frombuffer(frame.payload(), np.uint8)
-    try:
-        line = pixel_formats.payload_bytes(pixel_format, 1, frame.width)
-        whole = pixel_formats.payload_bytes(pixel_format, frame.height, frame.width)
-    except ValueError as error:
-        return None, str(error)
-    if not frame.padding_x:
-        return raw[:whole], ""
-    stride = line + frame.padding_x
-    if raw.size < stride * frame.height:
-        return None, f"{raw.size} bytes for {frame.height} lines of {stride}"
-    return raw[: stride * frame.height].reshape(frame.height, stride)[:, :line].reshape(-1), ""
-
-
-def _number(text: Value | Exception) -> int | float | None:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError, TypeError):
-            return kind(text)  # type: ignore[arg-type]
-    return None
-
-
-def _clock(nodes: viva.VivaNodes) -> str:
+def _clock(nodes: viva_nodes.VivaNodes) -> str:
     """Return "ptp" if the camera is a PTP slave or master, else "free"."""
     for name in ("PtpStatus", "GevIEEE1588Status"):
         if features.value_of(nodes, name) in ("Slave", "Master"):

@@ -1,7 +1,6 @@
 """GenTL backend: cameras and frame grabbers behind a vendor's GenTL producer, by harvesters.
 
-For transports that viva-genicam does not support: CoaXPress, Camera Link HS, frame grabbers. A
-producer is the vendor's native code in this process; loss is detected only if it reports it.
+For CoaXPress, Camera Link HS, frame grabbers. Loss is detected only if the producer reports it.
 """
 
 from __future__ import annotations
@@ -117,10 +116,7 @@ class GentlBackend:
         _log.info("camera: %s: %s", found, pixel_format)
 
     def grab(self, timeout_s: float) -> Block | None:
-        """Return the next block, complete or not; None if none arrives within `timeout_s`.
-
-        Raises CameraLost if the producer fails or has stopped.
-        """
+        """Return the next block, None without one in `timeout_s`; raises CameraLost if it fails."""
         if self._acquirer is None:
             raise CameraLost(LossReason.NO_ANSWER, "camera.cti: closed")
         try:
@@ -295,11 +291,8 @@ def _found(device: Any) -> DiscoveredCamera:
 
 
 def _ask(module: Any, name: str) -> Any:
-    """Return an attribute, or None if the producer does not provide it.
-
-    Producers raise different exception types for a missing value.
-    """
+    """Return an attribute, or None if the producer does not provide it."""
     try:
         return getattr(module, name)
-    except Exception:
+    except Exception:  # producers raise different types for a missing value
         return None
