@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.frame import Image
+from tests.support.paths import ROOT
 from training.cli import data as commands_data
 from workshop import splits
 from workshop.datasets import Planes, Sample, open_dataset
 from workshop.errors import WorkshopError
 from workshop.near_duplicates import groups
 
-COMMITTED = Path(splits.__file__).parent / "splits"
+COMMITTED = ROOT / "training" / "splits"
 
 
 class Names:
