@@ -1,5 +1,8 @@
-"""The edge install: no extras, a fresh venv, and the agent inspects."""
+"""The edge install: no extras, a fresh venv of each Python, and the agent inspects."""
 
+from __future__ import annotations
+
+import configparser
 import json
 import shutil
 import subprocess
@@ -7,11 +10,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
 PACKAGES = ("edge_agent", "export", "calibration", "benchmarks", "training", "workshop")
 FILES = ("setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+LAST_FOR_3_10 = {
+    *("annotated-doc", "backports-strenum", "numpy", "onnxruntime", "pycparser", "typer"),
+}
+"""Packages whose newer versions refuse Python 3.10."""
+ONLY_THERE = {
+    "3.10": {"backports-asyncio-runner", "coloredlogs", "exceptiongroup", "humanfriendly", "tomli"}
+}
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.long]
 
@@ -23,10 +37,26 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _interpreter(python: str) -> Path:
+    """Return an interpreter of the version, from the PATH or pyenv; skip the test without one."""
+    if sys.version_info[:2] == tuple(int(part) for part in python.split(".")):
+        return Path(sys.executable)
+    found = [shutil.which(f"python{python}")]
+    found += sorted(str(p) for p in Path.home().glob(f".pyenv/versions/{python}.*/bin/python"))
+    for path in filter(None, found):
+        # A name on the PATH can be a shim for a Python that is not there.
+        program = "import sys; print('%d.%d' % sys.version_info[:2])"
+        done = subprocess.run([path, "-c", program], capture_output=True, text=True, check=False)
+        if done.stdout.strip() == python:
+            return Path(path)
+    pytest.skip(f"Python {python} is not installed on this machine")
+
+
+@pytest.fixture(scope="module", params=PYTHONS)
+def venv(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A venv with the distribution installed from a copy, so that no build folder stays here."""
-    folder = tmp_path_factory.mktemp("edge")
+    interpreter = _interpreter(request.param)
+    folder = tmp_path_factory.mktemp(f"edge-{request.param}")
     source = folder / "source"
     source.mkdir()
     for name in FILES:
@@ -34,7 +64,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKAGES:
         ignore = shutil.ignore_patterns("__pycache__", "*.keras")
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    _run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    _run(interpreter, "-m", "venv", folder / "venv", cwd=folder)
     pip = (folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet")
     _run(*pip, "-c", "constraints.txt", ".", cwd=source)
     return folder / "venv"
@@ -95,3 +125,54 @@ def test_the_agent_inspects_a_folder_with_a_signed_bundle(
     summary = json.loads((tmp_path / "run.json").read_text())
     assert summary["frames_inspected"] == summary["frames_captured"] == 8
     assert summary["events_published"] == summary["frames_defective"]
+
+
+def test_every_python_gets_the_same_versions(venv: Path) -> None:
+    """Six packages are older on 3.10, as docs/line-engineer.md says."""
+    program = (
+        "import sys, importlib.metadata as m\n"
+        "print('%d.%d' % sys.version_info[:2])\n"
+        "for d in m.distributions(): print(d.name, d.version)"
+    )
+    python, *rows = _run(venv / "bin" / "python", "-c", program, cwd=venv).splitlines()
+    installed = {str(canonicalize_name(n)): version for n, version in map(str.split, rows)}
+    for tool in ("pip", "setuptools"):  # what `python -m venv` brings
+        installed.pop(tool, None)
+    pinned = _pins("3.11")
+    different = {name for name, version in installed.items() if pinned.get(name) != version}
+    if python == "3.10":
+        different -= LAST_FOR_3_10
+    assert different - ONLY_THERE.get(python, set()) == {"linegate"}
+
+
+def _pins(python: str) -> dict[str, str]:
+    """Return the versions of constraints.txt for one Python, by canonical name."""
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            if pin.marker is None or pin.marker.evaluate({"python_version": python}):
+                pins[str(canonicalize_name(pin.name))] = str(pin.specifier).removeprefix("==")
+    return pins
+
+
+def test_every_package_has_a_wheel_for_aarch64(venv: Path, tmp_path: Path) -> None:
+    """By the pip of each Python: it evaluates the markers of versions for itself."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = []
+    for line in setup["options"]["install_requires"].splitlines():
+        if line and not line.startswith("#"):
+            need = Requirement(line)
+            # pip would evaluate this marker for the machine that it runs on.
+            if "platform_machine" in str(need.marker or ""):
+                assert need.marker is not None
+                if not need.marker.evaluate({"platform_machine": "aarch64"}):
+                    continue
+                need.marker = None
+            wanted.append(str(need))
+    assert not any(line.startswith("viva-genicam") for line in wanted)
+    platforms = [f"--platform=manylinux{glibc}_aarch64" for glibc in ("2014", "_2_27", "_2_28")]
+    pip = (venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--dry-run")
+    options = ("--only-binary=:all:", "--target", tmp_path, "-c", ROOT / "constraints.txt")
+    _run(*pip, *options, *platforms, *wanted, cwd=tmp_path)
